@@ -1,0 +1,74 @@
+"""Names to things: lazy registries of backends, metrics and calibrations, open to other packages.
+
+A target is an object or the text "module:object", so that nothing heavy is imported before it is used.
+Entry points in the group `promptlab.<kind>` add names without a change here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from promptlab.errors import UsageError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A table from name to thing of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._targets: dict[str, T | str] = {}
+        self._has_entry_points = False
+
+    def register(self, name: str, target: T | str | None = None) -> Callable[[T], T]:
+        """Register `target` under `name`, or decorate what follows; a name is taken once."""
+        if target is not None:
+            self._add(name, target)
+
+        def decorate(thing: T) -> T:
+            self._add(name, thing)
+            return thing
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted."""
+        self._load_entry_points()
+        return sorted(self._targets)
+
+    def get(self, name: str) -> T:
+        """The thing of that name; an unknown name gets the nearest one and the command that lists all."""
+        self._load_entry_points()
+        if name not in self._targets:
+            hint = did_you_mean(name, self._targets)
+            known = ", ".join(self.names())
+            raise UsageError(f"{self.kind} '{name}' is unknown.{hint} Known: {known}.")
+        target = self._targets[name]
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
+            target = getattr(importlib.import_module(module), attribute)
+            self._targets[name] = target
+        return target
+
+    def _add(self, name: str, target: T | str) -> None:
+        if name in self._targets:
+            raise ValueError(f"{self.kind} '{name}' is registered already")
+        self._targets[name] = target
+
+    def _load_entry_points(self) -> None:
+        if self._has_entry_points:
+            return
+        self._has_entry_points = True
+        for point in entry_points(group=f"promptlab.{self.kind}s"):
+            self._targets.setdefault(point.name, point.value)
+
+
+BACKENDS: Registry[Any] = Registry("backend")
+METRICS: Registry[Any] = Registry("metric")
+CALIBRATIONS: Registry[Any] = Registry("calibration")
+
+BACKENDS.register("mlm", "promptlab.backends.mlm:MaskedBackend")

@@ -1,0 +1,116 @@
+"""The frozen values that flow from row to result; each arrow of the design turns one into the next.
+
+Example -> Prompt -> EncodedPrompt -> MaskScores -> LabelScores -> Prediction.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float32, Float64, Int32, Int64
+
+SegmentKind = Literal["literal", "field", "mask", "sep", "soft"]
+Keep = Literal["head", "tail", "middle"]
+
+
+class Role(enum.IntEnum):
+    """What a token of an encoded prompt stands for; stored inside the prompt key."""
+
+    SPECIAL = 0  # the frame of the tokenizer: [CLS], </s> ...
+    LITERAL = 1  # text of the template, never cut
+    FIELD = 2  # text of the row, may be cut
+    MASK = 3  # a slot that the model fills
+    SOFT = 4  # a trainable token
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One validated row.
+
+    `id` is the hash of the fields plus an occurrence number; `index` is the row's place in its source.
+    """
+
+    id: str
+    index: int
+    fields: Mapping[str, Any]
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a prompt. `order` says which shortenable segments are cut first (lowest first)."""
+
+    kind: SegmentKind
+    text: str = ""
+    is_shortenable: bool = False
+    keep: Keep = "head"
+    order: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered template: ordered segments with at least one mask."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        """The prompt as a reader sees it: `[MASK]` for masks and ` | ` for sentence boundaries."""
+        shown = {"mask": "[MASK]", "sep": " | "}
+        return "".join(shown.get(segment.kind, segment.text) for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPrompt:
+    """Token ids of one prompt, ready to batch.
+
+    `roles` has one `Role` a token; `num_truncated` counts the row tokens that were cut away; `key` is the hash of
+    ids, segment ids, mask positions and roles.
+    """
+
+    key: str
+    input_ids: Int32[np.ndarray, " token"]
+    segment_ids: Int32[np.ndarray, " token"]
+    roles: Int32[np.ndarray, " token"]
+    mask_positions: tuple[int, ...]
+    num_truncated: int = 0
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskScores:
+    """Scores of the model's vocabulary at masks; natural logarithms, float32.
+
+    `keys[i]`, `fills[i]` and `masks[i]` name a row: the prompt, the fill and the number of the mask.
+    `log_probs[i, j]` is the log-probability of token `token_ids[j]` after a log-softmax over the full vocabulary;
+    `log_normalizers[i]` is the log-sum-exp of the logits; `top_ids` and `top_log_probs` are the best fills, best first.
+    """
+
+    keys: tuple[str, ...]
+    fills: Int32[np.ndarray, " row"]
+    masks: Int32[np.ndarray, " row"]
+    log_normalizers: Float32[np.ndarray, " row"]
+    token_ids: Int64[np.ndarray, " candidate"]
+    log_probs: Float32[np.ndarray, "row candidate"]
+    top_ids: Int64[np.ndarray, "row top"]
+    top_log_probs: Float32[np.ndarray, "row top"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelScores:
+    """Label scores of many rows by one decision rule; natural logarithms, float64.
+
+    `scores[i, y]` is s(x, y) of DESIGN section 7, unnormalised over labels; rows that could not be scored hold NaN
+    in memory only. `log_mass[i]` is the log-probability of all label words together.
+    """
+
+    labels: tuple[str, ...]
+    scores: Float64[np.ndarray, "row label"]
+    log_mass: Float64[np.ndarray, " row"]
