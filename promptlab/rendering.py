@@ -1,0 +1,280 @@
+"""Template + example -> Prompt: ordered segments that know what may be cut and where the masks are.
+
+Every `{{ expression }}` over a field is a shortenable segment and every literal a protected one. Text of a row is never
+looked at: it cannot become a mask, a boundary or a part of the template.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import nodes, pass_context
+from jinja2.exceptions import TemplateError as JinjaError
+from jinja2.runtime import Undefined
+from jinja2.visitor import NodeTransformer
+
+from promptlab import sandbox
+from promptlab.errors import TemplateError, did_you_mean
+from promptlab.seeding import derive_seed
+from promptlab.specs.template import Template
+from promptlab.types import Example, Keep, Prompt, Segment
+
+RESERVED = ("mask", "sep", "soft", "options")
+_FINAL_PUNCTUATION = ".,;:!?…"
+_OUTERMOST = ("shorten", "fixed")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledTemplate:
+    """A template ready to render: what it reads, and its compiled text."""
+
+    template: Template
+    fields: frozenset[str]
+    uses_options: bool
+    code: Any
+
+    @property
+    def shown(self) -> str:
+        """The file or the name that messages print."""
+        return self.template.path
+
+
+class _Slot:
+    """`{{ mask }}` and `{{ sep }}`: stand alone, are never text."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def __str__(self) -> str:
+        raise JinjaError(f"{{{{ {self.kind} }}}} must stand alone, not inside an expression or a filter")
+
+
+@dataclass(frozen=True, slots=True)
+class _Soft:
+    """`{{ soft("It was") }}`: trainable tokens that start from words."""
+
+    words: str
+
+    def __str__(self) -> str:
+        raise JinjaError("{{ soft(...) }} must stand alone, not inside an expression or a filter")
+
+
+class _FieldText(str):
+    """A text with instructions for truncation, made by the filters `shorten` and `fixed`."""
+
+    is_fixed = False
+    keep: Keep = "head"
+    order = 0
+
+
+@functools.lru_cache(maxsize=4096)
+def compile_template(template: Template) -> CompiledTemplate:
+    """The template, parsed and checked once.
+
+    Raises:
+        TemplateError: bad syntax, an unknown field or filter, no mask, `shorten` or `fixed` not outermost.
+    """
+    _add_filters()
+    tree = sandbox.parse(template.text, shown=template.path, first_line=template.first_line)
+    read = sandbox.free_names(tree)
+    assigned = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
+    _refuse_names(template, tree, assigned)
+    fields = frozenset(read - assigned - {*RESERVED, "loop", "range"})
+    if "mask" not in read:
+        raise TemplateError(f"{template.path}:{template.first_line} has no {{{{ mask }}}}: there is nothing to predict.")
+    tainted = _tainted(tree, fields)
+    marked = _MarkSegments(tainted).visit(tree)
+    return CompiledTemplate(template, fields, "options" in read, sandbox.compile_tree(marked))
+
+
+def check_fields(compiled: CompiledTemplate, allowed: Sequence[str], *, of: str) -> None:
+    """Refuse a template that reads a field that the task does not have."""
+    for name in sorted(compiled.fields - set(allowed)):
+        hint = did_you_mean(name, allowed)
+        raise TemplateError(
+            f"{_place_of_name(compiled, name)} field '{name}' is unknown in {of}.{hint} Fields: {', '.join(allowed)}."
+        )
+
+
+def render(
+    compiled: CompiledTemplate, example: Example, *, options: Sequence[str] | None = None, seed: int = 0
+) -> Prompt:
+    """The prompt of an example.
+
+    Args:
+        compiled: the template.
+        example: its fields are what the template may read; its label is never looked at.
+        options: the label words, in label order, for templates that name `{{ options }}`.
+        seed: the user's seed, for the filter `choice`.
+
+    Raises:
+        TemplateError: no mask was rendered, or a value could not be rendered.
+    """
+    shown = f"{compiled.shown}, row {example.id}:"
+    values: dict[str, Any] = {name: _plain(example.fields[name]) for name in compiled.fields if name in example.fields}
+    values |= {"mask": _Slot("mask"), "sep": _Slot("sep"), "soft": _soft, "choices__": [0]}
+    values["choice_seed__"] = derive_seed(seed, "choice", compiled.template.hash, example.id)
+    if options is not None:
+        values["options"] = list(options)
+    pieces = sandbox.run_compiled(compiled.code, values, shown=shown)
+    segments = _merge([piece if isinstance(piece, Segment) else Segment("literal", piece) for piece in pieces])
+    if not any(segment.kind == "mask" for segment in segments):
+        raise TemplateError(f"{shown} rendered no {{{{ mask }}}}.")
+    return Prompt(segments)
+
+
+def content_free_example(example_fields: Sequence[str], text: str) -> Example:
+    """An example whose every field is the same content-free text (Zhao et al. 2021, section 4)."""
+    return Example(id=f"content-free:{text}", index=-1, fields=dict.fromkeys(example_fields, text))
+
+
+def _merge(segments: list[Segment]) -> tuple[Segment, ...]:
+    """Neighbouring literals become one, empty text goes."""
+    merged: list[Segment] = []
+    for segment in segments:
+        if segment.kind in ("literal", "field") and not segment.text:
+            continue
+        if segment.kind == "literal" and merged and merged[-1].kind == "literal":
+            merged[-1] = Segment("literal", merged[-1].text + segment.text)
+        else:
+            merged.append(segment)
+    return tuple(merged)
+
+
+def _plain(value: Any) -> Any:
+    """Row values as templates may see them: a missing value is an empty text."""
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value]
+
+
+def _refuse_names(template: Template, tree: nodes.Template, assigned: set[str]) -> None:
+    """Refuse assignments to reserved names, undeclared fields, and misplaced `shorten` and `fixed`."""
+    for name in sorted(assigned & {*RESERVED, *(template.fields or ())}):
+        raise TemplateError(f"{template.path}:{template.first_line} '{name}' must not be assigned.")
+    outer = {id(child) for output in tree.find_all(nodes.Output) for child in output.nodes}
+    for node in tree.find_all(nodes.Filter):
+        if node.name in _OUTERMOST and id(node) not in outer:
+            line = template.first_line + node.lineno - 1
+            raise TemplateError(f"{template.path}:{line} '{node.name}' must be the last filter of its {{{{ ... }}}}.")
+    if template.fields is None:
+        return
+    for node in tree.find_all(nodes.Name):
+        known = {*template.fields, *RESERVED, *assigned, "loop", "range"}
+        if node.ctx == "load" and node.name not in known:
+            line = template.first_line + node.lineno - 1
+            hint = did_you_mean(node.name, [*template.fields, *RESERVED])
+            raise TemplateError(f"{template.path}:{line} field '{node.name}' is unknown.{hint}")
+
+
+def _place_of_name(compiled: CompiledTemplate, name: str) -> str:
+    template = compiled.template
+    tree = sandbox.parse(template.text, shown=template.path, first_line=template.first_line)
+    lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == name]
+    return f"{template.path}:{template.first_line + min(lines, default=1) - 1}"
+
+
+def _tainted(tree: nodes.Template, fields: frozenset[str]) -> set[str]:
+    """Names whose value depends on a field, followed through `set` and `for`."""
+    tainted = set(fields)
+    for _ in range(len(list(tree.find_all((nodes.Assign, nodes.For)))) + 1):
+        for node in tree.find_all((nodes.Assign, nodes.For)):
+            source = node.node if isinstance(node, nodes.Assign) else node.iter
+            if sandbox.free_names(source) & tainted:
+                tainted |= {name.name for name in node.target.find_all(nodes.Name)}
+                if isinstance(node.target, nodes.Name):
+                    tainted.add(node.target.name)
+    return tainted
+
+
+class _MarkSegments(NodeTransformer):
+    """Wraps every printed expression so that it yields a `Segment`."""
+
+    def __init__(self, tainted: set[str]) -> None:
+        self._tainted = tainted
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:
+        node.nodes = [child if isinstance(child, nodes.TemplateData) else self._mark(child) for child in node.nodes]
+        return node
+
+    def _mark(self, child: nodes.Expr) -> nodes.Expr:
+        names = sandbox.free_names(child)
+        is_field = bool(names & self._tainted) or (isinstance(child, nodes.Name) and child.name in self._tainted)
+        argument = nodes.Const(is_field, lineno=child.lineno)
+        return nodes.Filter(child, "segment__", [argument], [], None, None, lineno=child.lineno)
+
+
+@functools.cache
+def _add_filters() -> None:
+    filters = sandbox.environment().filters
+    filters["segment__"] = _segment
+    filters["shorten"] = _shorten
+    filters["fixed"] = _fixed
+    filters["lower_first"] = lambda text: str(text)[:1].lower() + str(text)[1:]
+    filters["drop_final_punctuation"] = _drop_final_punctuation
+    filters["choice"] = _choice
+
+
+@pass_context
+def _segment(context: Any, value: Any, is_field: bool) -> Segment:
+    """What one `{{ ... }}` yields. (With the context passed, Jinja does not fold it into a constant.)"""
+    if isinstance(value, Undefined):
+        str(value)  # raises, with the name
+    if isinstance(value, _Slot):
+        return Segment(value.kind)
+    if isinstance(value, _Soft):
+        return Segment("soft", value.words)
+    if isinstance(value, list | tuple | dict):
+        raise JinjaError(f"a {type(value).__name__} was printed: join it, such as {{{{ options | join(', ') }}}}")
+    text = sandbox.bounded_value(str(value))
+    if not is_field:
+        return Segment("literal", text)
+    if isinstance(value, _FieldText):
+        return Segment("field", text, is_shortenable=not value.is_fixed, keep=value.keep, order=value.order)
+    return Segment("field", text, is_shortenable=True)
+
+
+def _soft(start: Any) -> _Soft:
+    if isinstance(start, int):
+        raise JinjaError(f"soft({start}) starts from random vectors and needs a fit: write soft('some words') to score it unfitted")
+    if not str(start).strip():
+        raise JinjaError("soft('') has no words")
+    return _Soft(str(start))
+
+
+def _shorten(value: Any, keep: str = "head", order: int = 0) -> _FieldText:
+    if keep not in ("head", "tail", "middle"):
+        raise JinjaError(f"shorten(keep={keep!r}): keep is head, tail or middle")
+    if not isinstance(order, int):
+        raise JinjaError(f"shorten(order={order!r}): order is a whole number")
+    text = _FieldText(value)
+    text.keep, text.order = keep, order  # type: ignore[assignment]  # checked above
+    return text
+
+
+def _fixed(value: Any) -> _FieldText:
+    text = _FieldText(value)
+    text.is_fixed = True
+    return text
+
+
+def _drop_final_punctuation(value: Any) -> str:
+    return str(value).rstrip().rstrip(_FINAL_PUNCTUATION).rstrip()
+
+
+@pass_context
+def _choice(context: Any, values: Any) -> Any:
+    """One of the values, drawn by (seed, template, row, how many draws came before)."""
+    items = list(values)
+    if not items:
+        raise JinjaError("choice of nothing")
+    count = context["choices__"]
+    count[0] += 1
+    return items[derive_seed(context["choice_seed__"], count[0]) % len(items)]

@@ -1,0 +1,4 @@
+"""Data files -> frozen, validated values: `task`, `template`, `verbalizer`, one module each.
+
+Import the defining module.
+"""
