@@ -19,10 +19,11 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """A table from name to thing of one kind."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, home: str | None = None) -> None:
         self.kind = kind
+        self._home = home
         self._targets: dict[str, T | str] = {}
-        self._has_entry_points = False
+        self._is_complete = False
 
     def register(self, name: str, target: T | str | None = None) -> Callable[[T], T]:
         """Register `target` under `name`, or decorate what follows; a name is taken once."""
@@ -37,12 +38,12 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Every registered name, sorted."""
-        self._load_entry_points()
+        self._complete()
         return sorted(self._targets)
 
     def get(self, name: str) -> T:
         """The thing of that name; an unknown name gets the nearest one and the command that lists all."""
-        self._load_entry_points()
+        self._complete()
         if name not in self._targets:
             hint = did_you_mean(name, self._targets)
             known = ", ".join(self.names())
@@ -59,16 +60,19 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} '{name}' is registered already")
         self._targets[name] = target
 
-    def _load_entry_points(self) -> None:
-        if self._has_entry_points:
+    def _complete(self) -> None:
+        """Import the module whose decorators fill the table, and add what other packages announce."""
+        if self._is_complete:
             return
-        self._has_entry_points = True
+        self._is_complete = True
+        if self._home is not None:
+            importlib.import_module(self._home)
         for point in entry_points(group=f"promptlab.{self.kind}s"):
             self._targets.setdefault(point.name, point.value)
 
 
 BACKENDS: Registry[Any] = Registry("backend")
-METRICS: Registry[Any] = Registry("metric")
-CALIBRATIONS: Registry[Any] = Registry("calibration")
+METRICS: Registry[Any] = Registry("metric", home="promptlab.metrics")
+CALIBRATIONS: Registry[Any] = Registry("calibration", home="promptlab.calibration")
 
 BACKENDS.register("mlm", "promptlab.backends.mlm:MaskedBackend")

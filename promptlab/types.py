@@ -84,6 +84,13 @@ class EncodedPrompt:
         return int(self.input_ids.shape[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Unscorable:
+    """Why a prompt cannot be scored; its row is counted in the open and never dropped."""
+
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskScores:
     """Scores of the model's vocabulary at masks; natural logarithms, float32.

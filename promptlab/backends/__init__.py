@@ -1,0 +1,1 @@
+"""What runs a pretrained model: `base` says what a backend is, `mlm` scores masked language models."""

@@ -1,0 +1,75 @@
+"""The contract of a backend: encoded prompts in, log-probabilities at the masks out."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from promptlab.encoding import Encoder
+from promptlab.types import EncodedPrompt, MaskScores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Int64
+
+NUM_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Everything that decides the numbers of a forward pass; its parts are in every block id."""
+
+    model: str
+    revision: str | None
+    weights_hash: str
+    tokenizer_hash: str
+    architecture: str
+    dtype: str
+    device_class: str
+    attention: str
+
+    def identity(self) -> dict[str, Any]:
+        """The parts that go into a block id: what changes the numbers, not what the model is called."""
+        return {
+            "weights": self.weights_hash,
+            "tokenizer": self.tokenizer_hash,
+            "dtype": self.dtype,
+            "device_class": self.device_class,
+            "attention": self.attention,
+        }
+
+
+class Backend(abc.ABC):
+    """Runs one pretrained model. Construction must be cheap; weights are loaded by the first `score`."""
+
+    @property
+    @abc.abstractmethod
+    def scorer(self) -> Scorer:
+        """What scores; known without loading the weights into memory."""
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> str:
+        """The device in torch's words, such as `cpu` or `cuda:0`."""
+
+    @abc.abstractmethod
+    def encoder(self, max_length: int | None) -> Encoder:
+        """The encoder of the model's tokenizer; None takes the model's limit, at most 512.
+
+        Raises:
+            UsageError: `max_length` is over the model's limit.
+        """
+
+    @abc.abstractmethod
+    def score(self, prompts: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"]) -> MaskScores:
+        """Log-probabilities of the tokens at every mask of a batch, in order of prompt, then of mask.
+
+        Raises:
+            MemoryError: the batch does not fit; the caller tries a smaller one.
+        """
+
+    @abc.abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What effectively runs, for the manifest: attention path, head path, parameters, threads."""

@@ -1,0 +1,317 @@
+"""Masked language models of transformers: encoded prompts -> log-probabilities at the masks.
+
+Only the states at masks go through the vocabulary head, by a hook on the base model that hands the head those states
+alone; a probe at load compares this with the plain forward, and falls back to it where they differ.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptlab.backends.base import NUM_TOP, Backend, Scorer
+from promptlab.backends.checkpoints import Checkpoint, find_checkpoint
+from promptlab.encoding import Encoder
+from promptlab.errors import ModelError, UsageError
+from promptlab.types import EncodedPrompt, MaskScores
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Float, Int64
+
+DTYPES = ("float32", "bfloat16", "float16")
+DEFAULT_MAX_LENGTH = 512
+_PROBE_TOLERANCE = 1e-3
+
+
+class MaskedBackend(Backend):
+    """Scores a masked language model.
+
+    Args:
+        model: a bundled name, a folder or a hub name.
+        revision: branch, tag or commit of a hub name.
+        device: `auto` (CUDA where there is one, else the CPU) or a device in torch's words.
+        dtype: the dtype of the weights; log-probabilities are float32 whatever it is.
+    """
+
+    def __init__(
+        self, model: str, *, revision: str | None = None, device: str = "auto", dtype: str = "float32"
+    ) -> None:
+        if dtype not in DTYPES:
+            raise UsageError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}.")
+        self._checkpoint = find_checkpoint(model, revision)
+        self._dtype = dtype
+        self._device = resolve_device(device)
+        self._head_path = "not loaded"
+
+    @property
+    def scorer(self) -> Scorer:
+        """What scores, from the files alone."""
+        return Scorer(
+            model=self._checkpoint.name,
+            revision=self._checkpoint.revision,
+            weights_hash=self._checkpoint.weights_hash,
+            tokenizer_hash=self._checkpoint.tokenizer_hash,
+            architecture=self._checkpoint.architecture,
+            dtype=self._dtype,
+            device_class=self._device.partition(":")[0],
+            attention="default",
+        )
+
+    @property
+    def device(self) -> str:
+        """The resolved device."""
+        return self._device
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the checkpoint."""
+        return _load_tokenizer(self._checkpoint)
+
+    def encoder(self, max_length: int | None) -> Encoder:
+        """The encoder of this model's tokenizer."""
+        limit = _position_limit(self._checkpoint)
+        if max_length is not None and max_length > limit:
+            raise UsageError(
+                f"--max-length {max_length}: model '{self._checkpoint.name}' reads at most {limit} tokens."
+            )
+        if max_length is not None and max_length < 4:
+            raise UsageError(f"--max-length {max_length}: write a whole number from 4 to {limit}.")
+        uses_segment_ids = int(self._checkpoint.config.get("type_vocab_size") or 0) >= 2
+        length = max_length or min(limit, DEFAULT_MAX_LENGTH)
+        return Encoder(self.tokenizer, max_length=length, uses_segment_ids=uses_segment_ids)
+
+    def score(self, prompts: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"]) -> MaskScores:
+        """Scores of a batch; see `Backend.score`."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                logits = self._mask_logits(prompts)
+                return _to_scores(prompts, logits, token_ids)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from None
+        except RuntimeError as error:
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                raise MemoryError(str(error)) from None
+            raise
+
+    def facts(self) -> dict[str, Any]:
+        """What effectively runs; the weights are loaded for it."""
+        import torch
+
+        model = self._model
+        return {
+            "architecture": type(model).__name__,
+            "attention": str(getattr(model.config, "_attn_implementation", None) or "eager"),
+            "head": self._head_path,
+            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "device": self._device,
+            "device_name": torch.cuda.get_device_name(self._device) if self._device.startswith("cuda") else "CPU",
+            "dtype": self._dtype,
+            "num_threads": torch.get_num_threads(),
+        }
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        model = _load_model(self._checkpoint, self._dtype).to(self._device)
+        if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise ModelError(
+                f"model '{self._checkpoint.name}': its tokenizer has {len(self.tokenizer)} tokens and its embeddings "
+                f"{model.get_input_embeddings().num_embeddings} rows: they do not belong together."
+            )
+        self._rows: Any = None
+        self._accepts_segment_ids = int(getattr(model.config, "type_vocab_size", 0) or 0) >= 2
+        handle = model.base_model.register_forward_hook(self._keep_mask_states)
+        self._head_path = "masks only" if self._probe(model) else "all positions"
+        if self._head_path == "all positions":
+            handle.remove()
+        return model
+
+    def _keep_mask_states(self, module: Any, args: Any, output: Any) -> Any:
+        """Forward hook of the base model: the head that follows sees the states at masks and nothing else."""
+        if self._rows is None:
+            return output
+        batch, positions = self._rows
+        output["last_hidden_state"] = output[0][batch, positions].unsqueeze(0)
+        return output
+
+    def _probe(self, model: Any) -> bool:
+        """Whether the head on mask states alone gives what the plain forward gives."""
+        import torch
+
+        inputs = {"input_ids": torch.arange(12, device=self._device).reshape(2, 6) % model.config.vocab_size}
+        rows = (torch.tensor([0, 1], device=self._device), torch.tensor([2, 4], device=self._device))
+        with torch.inference_mode():
+            plain = model(**inputs).logits[rows].float()
+            self._rows = rows
+            try:
+                kept = model(**inputs).logits.float()
+            except (TypeError, RuntimeError, KeyError, IndexError):
+                return False
+            finally:
+                self._rows = None
+        return kept.shape == (1, *plain.shape) and bool((kept[0] - plain).abs().max() < _PROBE_TOLERANCE)
+
+    def _mask_logits(self, prompts: Sequence[EncodedPrompt]) -> Float[torch.Tensor, "mask vocabulary"]:
+        import torch
+
+        model = self._model
+        inputs = {name: torch.from_numpy(array).to(self._device) for name, array in self._pad(prompts).items()}
+        batch = [row for row, prompt in enumerate(prompts) for _ in prompt.mask_positions]
+        positions = [position for prompt in prompts for position in prompt.mask_positions]
+        rows = (torch.tensor(batch, device=self._device), torch.tensor(positions, device=self._device))
+        if self._head_path == "all positions":
+            return model(**inputs).logits[rows].float()
+        self._rows = rows
+        try:
+            return model(**inputs).logits[0].float()
+        finally:
+            self._rows = None
+
+    def _pad(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Int64[np.ndarray, "prompt token"]]:
+        """Right-padded inputs: positions that start at the left are the same alone and in a batch."""
+        shape = (len(prompts), max(len(prompt) for prompt in prompts))
+        pad_id = self.tokenizer.pad_token_id
+        ids = np.full(shape, 0 if pad_id is None else pad_id, dtype=np.int64)
+        attention, segment_ids = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt.input_ids
+            attention[row, : len(prompt)] = 1
+            segment_ids[row, : len(prompt)] = prompt.segment_ids
+        inputs = {"input_ids": ids, "attention_mask": attention}
+        return inputs | {"token_type_ids": segment_ids} if self._accepts_segment_ids else inputs
+
+
+def resolve_device(device: str) -> str:
+    """The device in torch's words; `auto` takes CUDA where there is one.
+
+    Raises:
+        UsageError: the name is no device, or the device is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device}: write auto, cpu, cuda, cuda:N or mps.") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices.")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: this machine has no such device.")
+    if found.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {device}: write auto, cpu, cuda, cuda:N or mps.")
+    return f"cuda:{found.index or 0}" if found.type == "cuda" else found.type
+
+
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.folder, use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"model '{checkpoint.name}': its tokenizer cannot be loaded: {reason}") from None
+
+
+def _load_model(checkpoint: Checkpoint, dtype: str) -> Any:
+    """The model with a head that was trained; a missing or new head is refused."""
+    import torch
+    from transformers import AutoModelForMaskedLM
+    from transformers.utils import logging
+
+    _quiet(logging)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        model, info = AutoModelForMaskedLM.from_pretrained(
+            checkpoint.folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        if "Unrecognized configuration class" in str(error):
+            kind = checkpoint.config.get("model_type", "unknown")
+            raise ModelError(
+                f"model '{checkpoint.name}' is of type '{kind}', which has no masked language model: use a checkpoint of "
+                "BERT, RoBERTa, ModernBERT or another masked model."
+            ) from None
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"model '{checkpoint.name}' cannot be loaded: {reason}") from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        raise ModelError(
+            f"model '{checkpoint.name}' ({checkpoint.architecture}) has no trained weights for {len(missing)} tensors of "
+            f"{type(model).__name__} ({shown}): its scores would be noise. Use a checkpoint with its masked-LM head."
+        )
+    return model.eval()
+
+
+def _quiet(logging: Any) -> None:
+    """promptlab says itself what loads; the library's bars would stand between its lines."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+@functools.lru_cache(maxsize=16)
+def _position_limit_of(config_json: str) -> int:
+    import json
+
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    fields = json.loads(config_json)
+    config = AutoConfig.for_model(**fields)
+    with torch.device("meta"):
+        model = AutoModelForMaskedLM.from_config(config)
+    limit = int(getattr(config, "max_position_embeddings", 0) or 0) or 10**9
+    for module in model.modules():
+        is_positions = isinstance(module, torch.nn.Embedding) and module.num_embeddings == limit
+        if is_positions and module.padding_idx is not None:
+            return limit - module.padding_idx - 1
+    return limit
+
+
+def _position_limit(checkpoint: Checkpoint) -> int:
+    """The most tokens that the model has positions for; positions that start behind the padding index cost some."""
+    import json
+
+    try:
+        return _position_limit_of(json.dumps(checkpoint.config, sort_keys=True))
+    except (ValueError, KeyError, TypeError) as error:
+        kind = checkpoint.config.get("model_type", "unknown")
+        reason = str(error).strip().splitlines()[0][:160]
+        raise ModelError(
+            f"model '{checkpoint.name}' is of type '{kind}', which has no masked language model here ({reason})."
+        ) from None
+
+
+def _to_scores(
+    prompts: Sequence[EncodedPrompt],
+    logits: Float[torch.Tensor, "mask vocabulary"],
+    token_ids: Int64[np.ndarray, " candidate"],
+) -> MaskScores:
+    """Log-softmax over the full vocabulary in float32, then the candidates' columns and the best fills."""
+    import torch
+
+    normalizers = torch.logsumexp(logits, dim=-1)
+    wanted = torch.from_numpy(token_ids).to(logits.device)
+    log_probs = logits[:, wanted] - normalizers[:, None]
+    top = torch.topk(logits, min(NUM_TOP, logits.shape[-1]), dim=-1)
+    return MaskScores(
+        keys=tuple(prompt.key for prompt in prompts for _ in prompt.mask_positions),
+        fills=np.zeros(len(logits), dtype=np.int32),
+        masks=np.array([mask for prompt in prompts for mask in range(len(prompt.mask_positions))], dtype=np.int32),
+        log_normalizers=normalizers.cpu().numpy(),
+        token_ids=token_ids,
+        log_probs=log_probs.cpu().numpy(),
+        top_ids=top.indices.cpu().numpy(),
+        top_log_probs=(top.values - normalizers[:, None]).cpu().numpy(),
+    )

@@ -1,0 +1,279 @@
+"""Prompt -> token ids with roles: exactly what the tokenizer itself gives, with the masks where the template has them.
+
+The text between two sentence boundaries is tokenised in one call, with a placeholder that the tokenizer treats as it
+treats its own mask token; special tokens in the text of a row are never parsed. Roles follow from character offsets.
+The special-token frame is learned by probing the tokenizer, not by the name of its class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptlab.errors import DataError, ModelError
+from promptlab.types import EncodedPrompt, Prompt, Role, Segment, Unscorable
+
+if TYPE_CHECKING:
+    from jaxtyping import Int32
+
+PLACEHOLDER = "<|promptlab:mask|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Special tokens around one part or two, and the segment id of each part."""
+
+    prefix: tuple[int, ...]
+    between: tuple[int, ...]
+    suffix: tuple[int, ...]
+    segment_ids: tuple[tuple[int, ...], ...]
+
+
+@dataclass(slots=True)
+class _Part:
+    """The tokens of the text on one side of a sentence boundary."""
+
+    ids: list[int]
+    roles: list[int]
+    owners: list[int]  # index of the segment that a token belongs to
+
+
+class Encoder:
+    """Encodes prompts for one tokenizer.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers, with a mask token.
+        max_length: the most tokens of an encoded prompt, the frame included.
+        uses_segment_ids: whether the model tells the two parts of a pair apart by segment ids.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_length: int, uses_segment_ids: bool) -> None:
+        self.max_length = max_length
+        self.uses_segment_ids = uses_segment_ids
+        self._tokenizer = tokenizer
+        self._backend, self._placeholder_id = _with_placeholder(tokenizer)
+        self._mask_id = int(tokenizer.mask_token_id)
+        self._special_ids = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        self.unknown_id: int | None = tokenizer.unk_token_id
+        self._frames = {1: _probe_frame(tokenizer, 1)}
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that never stand for text (the unknown token is text)."""
+        return self._special_ids
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt | Unscorable]:
+        """Token ids of prompts, in order; a prompt whose protected text alone is too long is `Unscorable`.
+
+        Raises:
+            DataError: a row contains the placeholder, or a prompt has more than two parts.
+        """
+        parts = [_split_parts(prompt) for prompt in prompts]
+        texts = [_part_text(part) for prompt_parts in parts for part in prompt_parts]
+        encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
+        texts_again = iter(texts)
+        encoded = []
+        for prompt, prompt_parts in zip(prompts, parts, strict=True):
+            offset, tokenised = 0, []
+            for part in prompt_parts:
+                tokenised.append(self._assign(part, offset, next(texts_again), next(encodings)))
+                offset += len(part) + 1
+            encoded.append(self._finish(prompt, tokenised))
+        return encoded
+
+    def tokens(self, text: str) -> list[int]:
+        """Ids of a text as it stands, without frame; the placeholder gives the mask."""
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        return [self._mask_id if token == self._placeholder_id else int(token) for token in ids]
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Word pieces as the vocabulary spells them."""
+        return [str(text) for text in self._tokenizer.convert_ids_to_tokens([int(token) for token in ids])]
+
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """Tokens as a reader writes them, for fills."""
+        return [str(self._tokenizer.decode([int(token)])).strip() for token in ids]
+
+    def _frame(self, num_parts: int) -> Frame:
+        if num_parts not in self._frames:
+            self._frames[num_parts] = _probe_frame(self._tokenizer, num_parts)
+        return self._frames[num_parts]
+
+    def _assign(self, segments: list[Segment], offset: int, text: str, encoding: Any) -> _Part:
+        """Roles and owners of the tokens of one part, from character offsets."""
+        owner_of = _owner_of_characters(segments)
+        part = _Part([], [], [])
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            owner = _owner(text, owner_of, start, end)
+            role = _role(segments, owner)
+            if token == self._placeholder_id:
+                token, role = self._mask_id, Role.MASK
+            ids = self._spelled_out(text[start:end]) if self._is_faked(token, role) else [int(token)]
+            part.ids += ids
+            part.roles += [int(role)] * len(ids)
+            part.owners += [offset + (owner if owner is not None else 0)] * len(ids)
+        return part
+
+    def _is_faked(self, token: int, role: Role) -> bool:
+        """Whether text of a row turned into a special token (a vocabulary that holds '<mask>' as a word can do it)."""
+        return role is not Role.MASK and token in self._special_ids
+
+    def _spelled_out(self, text: str) -> list[int]:
+        """Ids of a text that must not be one token: its first character apart from the rest."""
+        ids = [*self.tokens(text[:1]), *self.tokens(text[1:])]
+        faked = [token for token in ids if token in self._special_ids]
+        if faked:
+            raise DataError(f"the text {text!r} turns into the special token {self.token_texts(faked[:1])[0]!r}.")
+        return ids
+
+    def _finish(self, prompt: Prompt, parts: list[_Part]) -> EncodedPrompt | Unscorable:
+        frame = self._frame(len(parts))
+        num_special = len(frame.prefix) + len(frame.suffix) + len(frame.between) * (len(parts) - 1)
+        num_truncated = _truncate(prompt, parts, self.max_length - num_special)
+        if num_truncated is None:
+            return Unscorable(f"the text that must not be cut is longer than {self.max_length} tokens")
+        ids, roles = list(frame.prefix), [int(Role.SPECIAL)] * len(frame.prefix)
+        segment_ids = list(frame.segment_ids[0])
+        for number, part in enumerate(parts):
+            closing = frame.suffix if number == len(parts) - 1 else frame.between
+            ids += [*part.ids, *closing]
+            roles += [*part.roles, *[int(Role.SPECIAL)] * len(closing)]
+            part_segment, closing_segments = frame.segment_ids[1 + 2 * number], frame.segment_ids[2 + 2 * number]
+            segment_ids += [part_segment[0]] * len(part.ids) + list(closing_segments)
+        if not self.uses_segment_ids:
+            segment_ids = [0] * len(ids)
+        return _encoded(ids, segment_ids, roles, num_truncated)
+
+
+def _encoded(ids: list[int], segment_ids: list[int], roles: list[int], num_truncated: int) -> EncodedPrompt:
+    arrays = [np.asarray(values, dtype=np.int32) for values in (ids, segment_ids, roles)]
+    masks = tuple(int(position) for position in np.flatnonzero(arrays[2] == Role.MASK))
+    return EncodedPrompt(_prompt_key(*arrays), *arrays, mask_positions=masks, num_truncated=num_truncated)
+
+
+def _prompt_key(*arrays: Int32[np.ndarray, " token"]) -> str:
+    """32 hexadecimal digits that identify ids, segment ids, roles and with them the mask positions."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(len(arrays[0]).to_bytes(4, "little"))
+    for array in arrays:
+        digest.update(array.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _with_placeholder(tokenizer: Any) -> tuple[Any, int]:
+    """A copy of the tokenizer's engine that parses no special token, and the id of the placeholder in it.
+
+    The placeholder strips blanks as the mask token does, so the text around it is cut as around a real mask.
+    """
+    from tokenizers import AddedToken, Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(f"the tokenizer {type(tokenizer).__name__} is not a fast one (no tokenizer.json).")
+    if tokenizer.mask_token_id is None:
+        raise ModelError("the tokenizer has no mask token, so the checkpoint is no masked language model.")
+    engine = Tokenizer.from_str(backend.to_str())
+    engine.no_truncation()
+    engine.no_padding()
+    engine.encode_special_tokens = True
+    mask = backend.get_added_tokens_decoder().get(int(tokenizer.mask_token_id))
+    lstrip, rstrip = (mask.lstrip, mask.rstrip) if mask is not None else (False, False)
+    engine.add_tokens([AddedToken(PLACEHOLDER, special=False, normalized=False, lstrip=lstrip, rstrip=rstrip)])
+    return engine, int(engine.token_to_id(PLACEHOLDER))
+
+
+def _probe_frame(tokenizer: Any, num_parts: int) -> Frame:
+    """The special tokens that the tokenizer puts around one text or a pair, found by looking at what it does."""
+    texts = ("a", "b")[:num_parts]
+    if num_parts > 2:
+        raise DataError(f"a prompt has {num_parts} parts: {{{{ sep }}}} may stand once in a template.")
+    inner = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    whole = tokenizer(*texts, return_token_type_ids=True)
+    ids, types = list(whole["input_ids"]), list(whole["token_type_ids"])
+    cuts, start = [], 0
+    for part in inner:
+        found = next((i for i in range(start, len(ids)) if ids[i : i + len(part)] == part), None)
+        if found is None or not part:
+            raise ModelError("the tokenizer changes a text when it adds special tokens, so prompts cannot be framed.")
+        cuts += [found, found + len(part)]
+        start = found + len(part)
+    bounds = [0, *cuts, len(ids)]
+    pieces = [tuple(ids[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
+    kinds = tuple(tuple(types[low:high]) for low, high in zip(bounds, bounds[1:], strict=False))
+    return Frame(pieces[0], pieces[2] if num_parts == 2 else (), pieces[-1], kinds)
+
+
+def _split_parts(prompt: Prompt) -> list[list[Segment]]:
+    """The segments on each side of every sentence boundary."""
+    parts: list[list[Segment]] = [[]]
+    for segment in prompt.segments:
+        if segment.kind == "sep":
+            parts.append([])
+        else:
+            parts[-1].append(segment)
+    return parts
+
+
+def _part_text(segments: list[Segment]) -> str:
+    for segment in segments:
+        if PLACEHOLDER in segment.text:
+            raise DataError(f"a text contains {PLACEHOLDER!r}, which promptlab reserves for masks.")
+    return "".join(PLACEHOLDER if segment.kind == "mask" else segment.text for segment in segments)
+
+
+def _owner_of_characters(segments: list[Segment]) -> list[int]:
+    """The segment that each character of a part belongs to."""
+    owners: list[int] = []
+    for number, segment in enumerate(segments):
+        owners += [number] * (len(PLACEHOLDER) if segment.kind == "mask" else len(segment.text))
+    return owners
+
+
+def _owner(text: str, owner_of: list[int], start: int, end: int) -> int | None:
+    """The one segment that a token's visible characters lie in; None where it spans two."""
+    while start < end - 1 and text[start].isspace():
+        start += 1
+    first = owner_of[min(start, len(owner_of) - 1)]
+    last = owner_of[max(min(end, len(owner_of)) - 1, 0)] if end > start else first
+    return first if first == last else None
+
+
+def _role(segments: list[Segment], owner: int | None) -> Role:
+    if owner is None:
+        return Role.LITERAL
+    return {"field": Role.FIELD, "soft": Role.SOFT}.get(segments[owner].kind, Role.LITERAL)
+
+
+def _truncate(prompt: Prompt, parts: list[_Part], budget: int) -> int | None:
+    """Cut row tokens until the parts fit the budget; how many were cut, or None where they cannot fit.
+
+    One token at a time from the longest segment of the lowest `order`; a segment keeps its head, tail or middle.
+    """
+    excess = sum(len(part.ids) for part in parts) - budget
+    if excess <= 0:
+        return 0
+    places: dict[int, list[tuple[int, int]]] = {}
+    for number, part in enumerate(parts):
+        for position, (role, owner) in enumerate(zip(part.roles, part.owners, strict=True)):
+            if role == Role.FIELD and prompt.segments[owner].is_shortenable:
+                places.setdefault(owner, []).append((number, position))
+    if sum(len(tokens) for tokens in places.values()) < excess:
+        return None
+    cut: set[tuple[int, int]] = set()
+    for _ in range(excess):
+        lowest = min(prompt.segments[owner].order for owner, tokens in places.items() if tokens)
+        candidates = [owner for owner, tokens in places.items() if tokens and prompt.segments[owner].order == lowest]
+        owner = max(candidates, key=lambda candidate: (len(places[candidate]), -candidate))
+        keep = prompt.segments[owner].keep
+        is_from_front = keep == "tail" or (keep == "middle" and len(places[owner]) % 2 == 0)
+        cut.add(places[owner].pop(0 if is_from_front else -1))
+    for number, part in enumerate(parts):
+        kept = [position for position in range(len(part.ids)) if (number, position) not in cut]
+        part.ids = [part.ids[position] for position in kept]
+        part.roles = [part.roles[position] for position in kept]
+        part.owners = [part.owners[position] for position in kept]
+    return excess

@@ -1,0 +1,133 @@
+"""Label word -> token id in the context of the slot that it would fill.
+
+The ids of a word are found by tokenising prefix + word + suffix and comparing with prefix + mask + suffix. So " great"
+and "great", which are different tokens of a byte-level vocabulary, are told apart by the text around the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from promptlab.encoding import PLACEHOLDER, Encoder
+from promptlab.errors import LabelWordError
+from promptlab.types import Prompt
+
+_STAND_IN = "x"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Context:
+    """The text that touches a slot on its left and on its right."""
+
+    left: str
+    right: str
+
+
+def slot_contexts(prompt: Prompt) -> list[Context]:
+    """The context of every mask of a prompt, in order.
+
+    A side that begins with a blank is cut down to that blank and a stand-in letter: what lies beyond a blank does not
+    change how a word is tokenised. A side that touches text keeps that text up to the next blank.
+    """
+    contexts = []
+    for part in _parts(prompt):
+        texts = [PLACEHOLDER if kind == "mask" else text for kind, text in part]
+        for position, (kind, _) in enumerate(part):
+            if kind == "mask":
+                left, right = "".join(texts[:position]), "".join(texts[position + 1 :])
+                contexts.append(Context(_near_end(left), _near_start(right)))
+    return contexts
+
+
+def find_word_ids(encoder: Encoder, words: Iterable[str], contexts: Sequence[Context]) -> dict[str, int | str]:
+    """The token id of each word, or the sentence that says why it has none.
+
+    Args:
+        encoder: the tokenizer.
+        words: label words as a reader writes them.
+        contexts: every distinct context of the slot; a word must be the same token in all of them.
+    """
+    bare = {context: encoder.tokens(context.left + PLACEHOLDER + context.right) for context in contexts}
+    return {word: _find(encoder, word, bare) for word in dict.fromkeys(words)}
+
+
+def require(found: Mapping[str, int | str], words: Iterable[str], *, where: str) -> dict[str, int]:
+    """The ids of words that must all be single tokens.
+
+    Raises:
+        LabelWordError: some are not; every one is named with its token split.
+    """
+    faults = [str(found[word]) for word in words if isinstance(found[word], str)]
+    if faults:
+        raise LabelWordError("\n".join(f"{where}: {fault}" for fault in faults))
+    return {word: int(found[word]) for word in words}
+
+
+def _find(encoder: Encoder, word: str, bare: Mapping[Context, list[int]]) -> int | str:
+    found: dict[int, Context] = {}
+    for context, with_mask in bare.items():
+        token = _find_in(encoder, word, context, with_mask)
+        if isinstance(token, str):
+            return token
+        found.setdefault(token, context)
+    if len(found) > 1:
+        shown = ", ".join(f"{encoder.token_texts([token])[0]!r} in {_shown(at)}" for token, at in found.items())
+        return f"label word '{word}' is not the same token in every row: {shown}. Put a blank around {{{{ mask }}}}."
+    return next(iter(found))
+
+
+def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]) -> int | str:
+    """The id of a word in one context, or why it has none."""
+    with_word = encoder.tokens(context.left + word + context.right)
+    own = encoder.tokens(context.left + PLACEHOLDER)
+    num_left = len(own) - 1
+    num_right = len(with_mask) - len(own)
+    ids = with_word[num_left : len(with_word) - num_right]
+    kept = with_word[:num_left] + with_word[len(with_word) - num_right :]
+    if kept != with_mask[:num_left] + with_mask[num_left + 1 :] or not ids:
+        split, mask_split = (" ".join(encoder.token_texts(tokens)) for tokens in (with_word, with_mask))
+        return f"label word '{word}' changes its neighbours in {_shown(context)}: {split} against {mask_split}."
+    if len(ids) > 1:
+        pieces = " ".join(encoder.token_texts(ids))
+        return f"label word '{word}' splits into {len(ids)} tokens ({pieces}) in {_shown(context)}: use a word that is one token."
+    if ids[0] == encoder.unknown_id or ids[0] in encoder.special_ids:
+        return f"label word '{word}' is unknown to the tokenizer (it becomes {encoder.token_texts(ids)[0]})."
+    return ids[0]
+
+
+def _parts(prompt: Prompt) -> list[list[tuple[str, str]]]:
+    parts: list[list[tuple[str, str]]] = [[]]
+    for segment in prompt.segments:
+        if segment.kind == "sep":
+            parts.append([])
+        else:
+            parts[-1].append((segment.kind, segment.text))
+    return parts
+
+
+def _near_end(text: str) -> str:
+    """The end of a text that can matter for what follows it."""
+    stripped = text.rstrip()
+    blanks = text[len(stripped) :]
+    if blanks:
+        return (_STAND_IN if stripped else "") + blanks
+    words = text.split()
+    if not words:
+        return ""
+    start = len(text) - len(words[-1])
+    return text[max(start - 1, 0) :]
+
+
+def _near_start(text: str) -> str:
+    """The start of a text that can matter for what precedes it."""
+    stripped = text.lstrip()
+    blanks = text[: len(text) - len(stripped)]
+    if blanks:
+        return blanks + (_STAND_IN if stripped else "")
+    return text.split()[0] if stripped else ""
+
+
+def _shown(context: Context) -> str:
+    left, right = (side.replace(PLACEHOLDER, "[MASK]") for side in (context.left, context.right))
+    return repr(f"{left}▁{right}")

@@ -1,0 +1,59 @@
+"""Which parameters move, how fast and when: AdamW groups and the course of the learning rate."""
+
+import torch
+from torch import nn
+from transformers import ModernBertForMaskedLM
+
+from promptlab.pretraining.recipe import Recipe, Stage
+
+_BETAS = (0.9, 0.98)
+
+
+def moving_parameters(model: ModernBertForMaskedLM, *, awake: int) -> dict[str, nn.Parameter]:
+    """Give the parameters of the embeddings, the head and the layers that are awake, by name."""
+    asleep = len(model.model.layers) - awake
+    sleeping = {id(parameter) for layer in model.model.layers[:asleep] for parameter in layer.parameters()}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in sleeping}
+
+
+def build_optimizer(model: ModernBertForMaskedLM, stage: Stage, recipe: Recipe) -> torch.optim.AdamW:
+    """Make AdamW with three groups: matrices, vectors and biases without decay, word vectors at a rate of their own.
+
+    Each group's `peak` is its rate at the top of the course.
+    """
+    moving = moving_parameters(model, awake=stage.awake_layers)
+    vector_ids = {id(model.model.embeddings.tok_embeddings.weight), id(model.decoder.weight)}
+    words = [parameter for parameter in moving.values() if id(parameter) in vector_ids]
+    others = [parameter for parameter in moving.values() if id(parameter) not in vector_ids]
+    groups = [
+        (
+            [parameter for parameter in others if parameter.ndim > 1],
+            stage.learning_rate,
+            recipe.weight_decay,
+        ),
+        ([parameter for parameter in others if parameter.ndim <= 1], stage.learning_rate, 0.0),
+        (words, stage.learning_rate * stage.vector_rate, 0.0),
+    ]
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": peak, "peak": peak, "weight_decay": decay}
+            for parameters, peak, decay in groups
+            if parameters
+        ],
+        betas=_BETAS,
+        fused=True,
+    )
+
+
+def rate_factor(stage: Stage, *, step: int, steps: int) -> float:
+    """The share of the peak rate at a step: a rise, a plateau and a linear fall at the end."""
+    rise = min(1.0, (step + 1) / max(1.0, stage.warm_up * steps))
+    left = 1.0 - step / steps
+    fall = 1.0 if left >= stage.decay else stage.final_rate + (1.0 - stage.final_rate) * left / stage.decay
+    return min(rise, fall)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to a share of its peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
