@@ -134,7 +134,7 @@ def _model_in(annotation: Any) -> Any:
 
 
 def _shown_type(data: Any) -> str:
-    return {list: "a list", str: "a text"}.get(type(data), type(data).__name__)
+    return "a list" if isinstance(data, list) else "a text" if isinstance(data, str) else type(data).__name__
 
 
 class _Words(_Loader):  # type: ignore[misc]  # the C loader has no type information

@@ -8,6 +8,7 @@ The special-token frame is learned by probing the tokenizer, not by the name of 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,7 @@ class Encoder:
 def _encoded(ids: list[int], segment_ids: list[int], roles: list[int], num_truncated: int) -> EncodedPrompt:
     arrays = [np.asarray(values, dtype=np.int32) for values in (ids, segment_ids, roles)]
     masks = tuple(int(position) for position in np.flatnonzero(arrays[2] == Role.MASK))
-    return EncodedPrompt(_prompt_key(*arrays), *arrays, mask_positions=masks, num_truncated=num_truncated)
+    return EncodedPrompt(_prompt_key(*arrays), arrays[0], arrays[1], arrays[2], masks, num_truncated)
 
 
 def _prompt_key(*arrays: Int32[np.ndarray, " token"]) -> str:
@@ -202,8 +203,8 @@ def _probe_frame(tokenizer: Any, num_parts: int) -> Frame:
         cuts += [found, found + len(part)]
         start = found + len(part)
     bounds = [0, *cuts, len(ids)]
-    pieces = [tuple(ids[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
-    kinds = tuple(tuple(types[low:high]) for low, high in zip(bounds, bounds[1:], strict=False))
+    pieces = [tuple(ids[low:high]) for low, high in itertools.pairwise(bounds)]
+    kinds = tuple(tuple(types[low:high]) for low, high in itertools.pairwise(bounds))
     return Frame(pieces[0], pieces[2] if num_parts == 2 else (), pieces[-1], kinds)
 
 

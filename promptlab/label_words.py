@@ -90,7 +90,8 @@ def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]
         return f"label word '{word}' changes its neighbours in {_shown(context)}: {split} against {mask_split}."
     if len(ids) > 1:
         pieces = " ".join(encoder.token_texts(ids))
-        return f"label word '{word}' splits into {len(ids)} tokens ({pieces}) in {_shown(context)}: use a word that is one token."
+        split = f"splits into {len(ids)} tokens ({pieces}) in {_shown(context)}"
+        return f"label word '{word}' {split}: use a word that is one token."
     if ids[0] == encoder.unknown_id or ids[0] in encoder.special_ids:
         return f"label word '{word}' is unknown to the tokenizer (it becomes {encoder.token_texts(ids)[0]})."
     return ids[0]

@@ -1,6 +1,6 @@
 """Where tasks, templates and verbalizers lie, and which files a selector means.
 
-A selector is a name (`sentiment/it_was`), a glob (`sentiment/*`) or a path; inline text is recognised by the spec modules.
+A selector is a name (`sentiment/it_was`), a glob (`sentiment/*`) or a path; inline text is known to the spec modules.
 Folders given with `--include` or `PROMPTLAB_PATH` come first, then the library that ships with promptlab.
 """
 

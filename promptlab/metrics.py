@@ -37,7 +37,8 @@ class Outcome:
     @property
     def is_right(self) -> Bool[np.ndarray, " row"]:
         """Whether each row was predicted right."""
-        return self.gold == self.predicted
+        is_right: Bool[np.ndarray, " row"] = self.gold == self.predicted
+        return is_right
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,9 @@ def compile_template(template: Template) -> CompiledTemplate:
     _refuse_names(template, tree, assigned)
     fields = frozenset(read - assigned - {*RESERVED, "loop", "range"})
     if "mask" not in read:
-        raise TemplateError(f"{template.path}:{template.first_line} has no {{{{ mask }}}}: there is nothing to predict.")
+        raise TemplateError(
+            f"{template.path}:{template.first_line} has no {{{{ mask }}}}: there is nothing to predict."
+        )
     tainted = _tainted(tree, fields)
     marked = _MarkSegments(tainted).visit(tree)
     return CompiledTemplate(template, fields, "options" in read, sandbox.compile_tree(marked))
@@ -166,12 +168,12 @@ def _refuse_names(template: Template, tree: nodes.Template, assigned: set[str]) 
             raise TemplateError(f"{template.path}:{line} '{node.name}' must be the last filter of its {{{{ ... }}}}.")
     if template.fields is None:
         return
-    for node in tree.find_all(nodes.Name):
-        known = {*template.fields, *RESERVED, *assigned, "loop", "range"}
-        if node.ctx == "load" and node.name not in known:
-            line = template.first_line + node.lineno - 1
-            hint = did_you_mean(node.name, [*template.fields, *RESERVED])
-            raise TemplateError(f"{template.path}:{line} field '{node.name}' is unknown.{hint}")
+    known = {*template.fields, *RESERVED, *assigned, "loop", "range"}
+    for read in tree.find_all(nodes.Name):
+        if read.ctx == "load" and read.name not in known:
+            line = template.first_line + read.lineno - 1
+            hint = did_you_mean(read.name, [*template.fields, *RESERVED])
+            raise TemplateError(f"{template.path}:{line} field '{read.name}' is unknown.{hint}")
 
 
 def _place_of_name(compiled: CompiledTemplate, name: str) -> str:
@@ -184,14 +186,18 @@ def _place_of_name(compiled: CompiledTemplate, name: str) -> str:
 def _tainted(tree: nodes.Template, fields: frozenset[str]) -> set[str]:
     """Names whose value depends on a field, followed through `set` and `for`."""
     tainted = set(fields)
-    for _ in range(len(list(tree.find_all((nodes.Assign, nodes.For)))) + 1):
-        for node in tree.find_all((nodes.Assign, nodes.For)):
-            source = node.node if isinstance(node, nodes.Assign) else node.iter
+    flows: list[tuple[nodes.Node, nodes.Node]] = [(node.target, node.node) for node in tree.find_all(nodes.Assign)]
+    flows += [(node.target, node.iter) for node in tree.find_all(nodes.For)]
+    for _ in flows:
+        for target, source in flows:
             if sandbox.free_names(source) & tainted:
-                tainted |= {name.name for name in node.target.find_all(nodes.Name)}
-                if isinstance(node.target, nodes.Name):
-                    tainted.add(node.target.name)
+                tainted |= {name.name for name in _names(target)}
     return tainted
+
+
+def _names(node: nodes.Node) -> list[nodes.Name]:
+    """The names in an expression, which may be one itself."""
+    return [*([node] if isinstance(node, nodes.Name) else []), *node.find_all(nodes.Name)]
 
 
 class _MarkSegments(NodeTransformer):
@@ -206,7 +212,7 @@ class _MarkSegments(NodeTransformer):
 
     def _mark(self, child: nodes.Expr) -> nodes.Expr:
         names = sandbox.free_names(child)
-        is_field = bool(names & self._tainted) or (isinstance(child, nodes.Name) and child.name in self._tainted)
+        is_field = bool(names & self._tainted)
         argument = nodes.Const(is_field, lineno=child.lineno)
         return nodes.Filter(child, "segment__", [argument], [], None, None, lineno=child.lineno)
 
@@ -224,7 +230,7 @@ def _add_filters() -> None:
 
 @pass_context
 def _segment(context: Any, value: Any, is_field: bool) -> Segment:
-    """What one `{{ ... }}` yields. (With the context passed, Jinja does not fold it into a constant.)"""
+    """What one `{{ ... }}` yields; with the context passed, Jinja does not fold it into a constant."""
     if isinstance(value, Undefined):
         str(value)  # raises, with the name
     if isinstance(value, _Slot):
@@ -243,7 +249,9 @@ def _segment(context: Any, value: Any, is_field: bool) -> Segment:
 
 def _soft(start: Any) -> _Soft:
     if isinstance(start, int):
-        raise JinjaError(f"soft({start}) starts from random vectors and needs a fit: write soft('some words') to score it unfitted")
+        raise JinjaError(
+            f"soft({start}) starts from random vectors and needs a fit: write soft('some words') to score it unfitted"
+        )
     if not str(start).strip():
         raise JinjaError("soft('') has no words")
     return _Soft(str(start))

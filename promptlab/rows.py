@@ -62,9 +62,7 @@ class Limit:
         return f"first:{self.num_rows}" if self.is_first else str(self.num_rows)
 
 
-def load_rows(
-    task: Task, split: str, *, data: str | None = None, limit: Limit | None = None, seed: int = 0
-) -> RowSet:
+def load_rows(task: Task, split: str, *, data: str | None = None, limit: Limit | None = None, seed: int = 0) -> RowSet:
     """The examples of one split of a task.
 
     Args:
@@ -198,9 +196,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield f"{shown_path(path)}:{number}", row
 
 
-def _hub_rows(
-    task: Task, hub: HubSource, split: str, data: str | None
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _hub_rows(task: Task, hub: HubSource, split: str, data: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows of a hub dataset at the named revision; datasets that need a script are refused by the library."""
     import datasets
 
@@ -209,7 +205,8 @@ def _hub_rows(
     except Exception as error:  # the library raises a dozen kinds; all of them mean that there are no rows
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"task '{task.name}': the hub dataset {hub.path} could not be loaded ({reason.rstrip('.')}). {_data_hint(data)}"
+            f"task '{task.name}': the hub dataset {hub.path} could not be loaded ({reason.rstrip('.')}). "
+            f"{_data_hint(data)}"
         ) from None
     for number, row in enumerate(dataset):
         yield f"{hub.path} row {number}", row

@@ -25,13 +25,15 @@ MAX_CHARACTERS = 200_000
 MAX_ITERATIONS = 10_000
 CALLABLES = ("range", "soft")
 PLAIN_FILTERS = (
-    "abs capitalize count d default first float int join last length list lower max min replace reverse round sort "
-    "string sum title trim truncate unique upper wordcount"
-).split()
+    "abs", "capitalize", "count", "d", "default", "first", "float", "int", "join", "last", "length", "list", "lower",
+    "max", "min", "replace", "reverse", "round", "sort", "string", "sum", "title", "trim", "truncate", "unique",
+    "upper", "wordcount",
+)  # fmt: skip
 PLAIN_TESTS = (
-    "boolean defined divisibleby eq equalto even false float ge gt greaterthan in integer le lessthan lower lt "
-    "mapping ne none number odd sequence string true undefined upper"
-).split()
+    "boolean", "defined", "divisibleby", "eq", "equalto", "even", "false", "float", "ge", "gt", "greaterthan", "in",
+    "integer", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "odd", "sequence", "string", "true",
+    "undefined", "upper",
+)  # fmt: skip
 _ALLOWED = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Assign, nodes.Name, nodes.Const,
     nodes.Filter, nodes.Test, nodes.Compare, nodes.Operand, nodes.UnaryExpr, nodes.BinExpr, nodes.Concat,
@@ -124,7 +126,8 @@ def compile_expression(text: str, *, shown: str) -> Callable[[Mapping[str, Any]]
 
 def free_names(tree: nodes.Node) -> set[str]:
     """Names that an expression or template reads."""
-    return {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
+    own = {tree.name} if isinstance(tree, nodes.Name) and tree.ctx == "load" else set()
+    return own | {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
 
 
 def bounded_value(value: Any) -> Any:
@@ -139,7 +142,8 @@ def _fault(node: nodes.Node) -> str | None:
     if not isinstance(node, _ALLOWED):
         return f"'{type(node).__name__.lower()}' is not allowed in a template."
     if isinstance(node, nodes.Getattr) and not (isinstance(node.node, nodes.Name) and node.node.name == "loop"):
-        return f"'.{node.attr}' is not allowed: use a filter, such as '| {node.attr}', or an item, such as ['{node.attr}']."
+        instead = f"use a filter, such as '| {node.attr}', or an item, such as ['{node.attr}']"
+        return f"'.{node.attr}' is not allowed: {instead}."
     if isinstance(node, nodes.Call):
         name = node.node.name if isinstance(node.node, nodes.Name) else "..."
         if name not in CALLABLES:
@@ -176,7 +180,7 @@ class _Bound(NodeTransformer):
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), "concat__")
 
 
-def _filtered(expression: nodes.Expr, name: str) -> nodes.Filter:
+def _filtered(expression: Any, name: str) -> nodes.Filter:
     return nodes.Filter(expression, name, [], [], None, None, lineno=expression.lineno)
 
 

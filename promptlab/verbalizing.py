@@ -49,9 +49,9 @@ def pool(
 ) -> Float64[np.ndarray, " row"]:
     """One score a row from the log-probabilities of a label's words.
 
-    `mean_logprob` is the weighted mean of log-probabilities (OpenPrompt, KPT), `sum_prob` the log of the weighted sum of
-    probabilities, `max` the largest weighted log-probability (log w + log p). A single word of weight 1 is the same
-    under all three.
+    `mean_logprob` is the weighted mean of log-probabilities (OpenPrompt, KPT), `sum_prob` the log of the weighted
+    sum of probabilities, `max` the largest weighted log-probability (log w + log p). A single word of weight 1 is
+    the same under all three.
     """
     pooled: Float64[np.ndarray, " row"]
     if rule == "mean_logprob":

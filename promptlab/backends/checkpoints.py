@@ -95,7 +95,9 @@ def convert_checkpoint(name: str, output: Path, *, revision: str | None = None) 
         try:
             tensors |= torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError) as error:
-            raise ModelError(f"{path.name}: holds more than tensors and is not read: {str(error).splitlines()[0]}") from None
+            raise ModelError(
+                f"{path.name}: holds more than tensors and is not read: {str(error).splitlines()[0]}"
+            ) from None
     output.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.is_file() and path.suffix in (".json", ".txt", ".model") and not path.name.endswith(".bin.index.json"):

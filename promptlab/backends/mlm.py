@@ -165,10 +165,10 @@ class MaskedBackend(Backend):
         positions = [position for prompt in prompts for position in prompt.mask_positions]
         rows = (torch.tensor(batch, device=self._device), torch.tensor(positions, device=self._device))
         if self._head_path == "all positions":
-            return model(**inputs).logits[rows].float()
+            return _float(model(**inputs).logits[rows])
         self._rows = rows
         try:
-            return model(**inputs).logits[0].float()
+            return _float(model(**inputs).logits[0])
         finally:
             self._rows = None
 
@@ -209,6 +209,12 @@ def resolve_device(device: str) -> str:
     return f"cuda:{found.index or 0}" if found.type == "cuda" else found.type
 
 
+def _float(logits: Any) -> Float[torch.Tensor, "mask vocabulary"]:
+    """Logits in float32, whatever the model computes in."""
+    converted: torch.Tensor = logits.float()
+    return converted
+
+
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
@@ -239,8 +245,8 @@ def _load_model(checkpoint: Checkpoint, dtype: str) -> Any:
         if "Unrecognized configuration class" in str(error):
             kind = checkpoint.config.get("model_type", "unknown")
             raise ModelError(
-                f"model '{checkpoint.name}' is of type '{kind}', which has no masked language model: use a checkpoint of "
-                "BERT, RoBERTa, ModernBERT or another masked model."
+                f"model '{checkpoint.name}' is of type '{kind}', which has no masked language model: "
+                "use a checkpoint of BERT, RoBERTa, ModernBERT or another masked model."
             ) from None
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"model '{checkpoint.name}' cannot be loaded: {reason}") from None
@@ -248,14 +254,15 @@ def _load_model(checkpoint: Checkpoint, dtype: str) -> Any:
     if missing:
         shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
         raise ModelError(
-            f"model '{checkpoint.name}' ({checkpoint.architecture}) has no trained weights for {len(missing)} tensors of "
-            f"{type(model).__name__} ({shown}): its scores would be noise. Use a checkpoint with its masked-LM head."
+            f"model '{checkpoint.name}' ({checkpoint.architecture}) has no trained weights for "
+            f"{len(missing)} tensors of {type(model).__name__} ({shown}): its scores would be "
+            "noise. Use a checkpoint with its masked-LM head."
         )
     return model.eval()
 
 
 def _quiet(logging: Any) -> None:
-    """promptlab says itself what loads; the library's bars would stand between its lines."""
+    """Promptlab says itself what loads; the library's bars would stand between its lines."""
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 
@@ -275,7 +282,7 @@ def _position_limit_of(config_json: str) -> int:
     for module in model.modules():
         is_positions = isinstance(module, torch.nn.Embedding) and module.num_embeddings == limit
         if is_positions and module.padding_idx is not None:
-            return limit - module.padding_idx - 1
+            return limit - int(module.padding_idx) - 1
     return limit
 
 

@@ -6,13 +6,15 @@ nothing, so a net that skips its lower layers equals the full net as long as tho
 with the last layer alone and wakes the others later without a jump.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import ModernBertConfig, ModernBertForMaskedLM
 
 from promptlab.pretraining.recipe import Shape
-from promptlab.pretraining.vocabulary import CLS, MASK, PAD, SEP
+from promptlab.pretraining.vocabulary import CLS, PAD, SEP
 
 _ROTARY_BASE = 160_000.0
 
@@ -61,7 +63,7 @@ def masked_states(model: ModernBertForMaskedLM, ids: Tensor, positions: Tensor, 
     """
     states = model.model.embeddings(ids)
     rotation = _rotation(model.config, ids.shape[1], device=ids.device)
-    layers = list(model.model.layers)[len(model.model.layers) - awake :]
+    layers: list[Any] = list(model.model.layers)[len(model.model.layers) - awake :]
     for layer in layers[:-1]:
         states = states + _attend(layer, states, None, rotation)
         states = states + layer.mlp(layer.mlp_norm(states))
@@ -72,8 +74,8 @@ def masked_states(model: ModernBertForMaskedLM, ids: Tensor, positions: Tensor, 
     return result
 
 
-def _attend(layer: nn.Module, states: Tensor, positions: Tensor | None, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Attention of one layer, queries at the given positions only (None: at all), shape (row, query, width)."""
+def _attend(layer: Any, states: Tensor, positions: Tensor | None, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Attention of a transformers layer, queries at the given positions only (None: at all), (row, query, width)."""
     attention = layer.attn
     normed = layer.attn_norm(states)
     width = normed.shape[-1]
@@ -97,10 +99,10 @@ def _gather(states: Tensor, positions: Tensor) -> Tensor:
 
 
 def _split_heads(part: Tensor, head_dim: int) -> Tensor:
-    return part.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+    return part.view(*part.shape[:2], -1, head_dim).transpose(1, 2)
 
 
-def _rotation(config: ModernBertConfig, length: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
+def _rotation(config: Any, length: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary positions, each of shape (token, head width)."""
     head_dim = config.hidden_size // config.num_attention_heads
     base = config.rope_parameters["full_attention"]["rope_theta"]

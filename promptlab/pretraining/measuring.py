@@ -51,7 +51,9 @@ def mask_held_out(rows: Tensor, frequencies: Tensor, *, seed: int) -> HeldOut:
 def measure_loss(model: ModernBertForMaskedLM, held_out: HeldOut, *, awake: int) -> HeldOutLoss:
     """Compute both held-out losses in float32."""
     device = model.decoder.weight.device
-    losses = [_mean_loss(model, rows, awake=awake, device=device) for rows in (held_out.any_word, held_out.content_words)]
+    losses = [
+        _mean_loss(model, rows, awake=awake, device=device) for rows in (held_out.any_word, held_out.content_words)
+    ]
     return HeldOutLoss(losses[0], losses[1], held_out.any_word.targets.numel())
 
 

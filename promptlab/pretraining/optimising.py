@@ -1,10 +1,13 @@
 """Which parameters move, how fast and when: AdamW groups and the course of the learning rate."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import ModernBertForMaskedLM
 
 from promptlab.pretraining.recipe import Recipe, Stage
+from promptlab.pretraining.vocabulary import MASK
 
 _BETAS = (0.9, 0.98)
 
@@ -17,21 +20,26 @@ def moving_parameters(model: ModernBertForMaskedLM, *, awake: int) -> dict[str, 
 
 
 def build_optimizer(model: ModernBertForMaskedLM, stage: Stage, recipe: Recipe) -> torch.optim.AdamW:
-    """Make AdamW with three groups: matrices, vectors and biases without decay, word vectors at a rate of their own.
+    """Make AdamW with three groups: matrices, what does not decay, and word vectors at a rate of their own.
 
     Each group's `peak` is its rate at the top of the course.
     """
     moving = moving_parameters(model, awake=stage.awake_layers)
+    kept_id = id(model.model.layers[-1].attn.Wqkv.weight) if stage.whole_text_heads else None
     vector_ids = {id(model.model.embeddings.tok_embeddings.weight), id(model.decoder.weight)}
     words = [parameter for parameter in moving.values() if id(parameter) in vector_ids]
     others = [parameter for parameter in moving.values() if id(parameter) not in vector_ids]
     groups = [
         (
-            [parameter for parameter in others if parameter.ndim > 1],
+            [parameter for parameter in others if parameter.ndim > 1 and id(parameter) != kept_id],
             stage.learning_rate,
             recipe.weight_decay,
         ),
-        ([parameter for parameter in others if parameter.ndim <= 1], stage.learning_rate, 0.0),
+        (
+            [parameter for parameter in others if parameter.ndim <= 1 or id(parameter) == kept_id],
+            stage.learning_rate,
+            0.0,
+        ),
         (words, stage.learning_rate * stage.vector_rate, 0.0),
     ]
     return torch.optim.AdamW(
@@ -43,6 +51,23 @@ def build_optimizer(model: ModernBertForMaskedLM, stage: Stage, recipe: Recipe) 
         betas=_BETAS,
         fused=True,
     )
+
+
+def hold_whole_text_heads(model: ModernBertForMaskedLM, *, heads: int) -> None:
+    """Clear the gradients of the queries and keys of the first heads of the last layer, and of the [MASK] vector.
+
+    These heads started by looking at each word of the text in proportion to word2vec's rate of keeping it; trained,
+    they turn to the neighbours, which tell most about a word, and the net forgets what the rest of a text says.
+    """
+    if not heads:
+        return
+    attention: Any = model.model.layers[-1].attn
+    width = model.config.hidden_size
+    rows = heads * attention.head_dim
+    attention.Wqkv.weight.grad[:rows] = 0.0
+    attention.Wqkv.weight.grad[width : width + rows] = 0.0
+    embedding: Any = model.model.embeddings.tok_embeddings
+    embedding.weight.grad[MASK] = 0.0
 
 
 def rate_factor(stage: Stage, *, step: int, steps: int) -> float:

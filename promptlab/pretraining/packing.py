@@ -69,7 +69,7 @@ def _cut_long(store: TokenStore, documents: NDArray[np.int64], *, room: int) -> 
 
 
 def _join_short(store: TokenStore, documents: NDArray[np.int64], *, room: int) -> Rows:
-    """Whole short documents one after another with [SEP] between, cut where a row is full; an unfilled end is left out."""
+    """Short documents one after another with [SEP] between, cut where a row is full; the unfilled end is left out."""
     pieces: list[Rows] = []
     for document in documents:
         start, end = store.offsets[document], store.offsets[document + 1]

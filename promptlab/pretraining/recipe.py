@@ -66,7 +66,8 @@ class Stage(_Part):
     """One stretch of training.
 
     Its rate rises over `warm_up` of its tokens, stays, and falls linearly to `final_rate` of its peak over the last
-    `decay` of them. `vector_rate` scales the rate of the input and output vectors.
+    `decay` of them. `vector_rate` scales the rate of the input and output vectors. The first `whole_text_heads`
+    heads of the last layer keep the queries and keys they started with, so they look at the whole text for ever.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -74,6 +75,7 @@ class Stage(_Part):
     length: Annotated[int, Field(ge=16)]
     batch_tokens: Count
     awake_layers: Count
+    whole_text_heads: Annotated[int, Field(ge=0)] = 0
     learning_rate: Positive
     vector_rate: Annotated[float, Field(ge=0)] = 1.0
     warm_up: Share = 0.02
@@ -101,8 +103,12 @@ class Recipe(_Part):
         for stage in self.stages:
             if stage.awake_layers > self.shape.layers:
                 raise ValueError(f"stage {stage.name} wakes {stage.awake_layers} of {self.shape.layers} layers")
+            if stage.whole_text_heads > self.shape.heads:
+                raise ValueError(f"stage {stage.name} keeps {stage.whole_text_heads} of {self.shape.heads} heads")
             if stage.length > self.shape.max_length:
-                raise ValueError(f"stage {stage.name} has rows of {stage.length}, max_length is {self.shape.max_length}")
+                raise ValueError(
+                    f"stage {stage.name} has rows of {stage.length}, max_length is {self.shape.max_length}"
+                )
         return self
 
 

@@ -6,8 +6,9 @@ that was killed and goes on from its checkpoint makes the same losses as one tha
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from promptlab.pretraining.exporting import export_model
 from promptlab.pretraining.losses import masked_cross_entropy
 from promptlab.pretraining.masking import MaskedRows, mask_rows, masking_weights
 from promptlab.pretraining.measuring import HeldOut, mask_held_out, measure_loss
-from promptlab.pretraining.optimising import build_optimizer, rate_factor, set_rate
+from promptlab.pretraining.optimising import build_optimizer, hold_whole_text_heads, rate_factor, set_rate
 from promptlab.pretraining.packing import Rows, pack_held_out, pack_pass
 from promptlab.pretraining.recipe import Recipe, Stage
 from promptlab.pretraining.starting import start_from_vectors
@@ -61,6 +62,7 @@ class Job:
         """The weight of each corpus."""
         return tuple(corpus.weight for corpus in self.corpora)
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes a run this run and no other; the length of a stage may change while it runs."""
         recipe = self.recipe.model_dump(mode="json")
@@ -113,7 +115,7 @@ def _starting_point(job: Job, *, resume: bool) -> Progress | None:
     if not resume:
         raise UsageError(f"{job.output_path} holds a run already; add --resume to go on, or choose another folder.")
     progress, identity = read_progress(path)
-    different = [key for key, value in job.identity().items() if identity.get(key) != value]
+    different = [key for key, value in job.identity.items() if identity.get(key) != value]
     if different:
         raise UsageError(f"--resume: the run in {job.output_path} was begun with another {' and '.join(different)}.")
     return progress
@@ -237,6 +239,7 @@ class _Trainer:
             precision=self.precision,
         )
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        hold_whole_text_heads(self.model, heads=stage.whole_text_heads)
         moving = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         torch.nn.utils.clip_grad_norm_(moving, self.job.recipe.clip_norm)
         optimizer.step()
@@ -249,7 +252,7 @@ class _Trainer:
             model=self.model,
             optimizer=optimizer,
             progress=progress,
-            identity=self.job.identity(),
+            identity=self.job.identity,
         )
         export_model(self.model, self.material.tokenizer, self.job.output_path)
         self.model.eval()

@@ -50,7 +50,8 @@ def learn_vectors(
 
 def count_tokens(store: TokenStore, weights: Sequence[float], *, vocabulary_size: int) -> NDArray[np.float64]:
     """Count each piece in the training documents, by the weights of the corpora, shape (vocabulary,)."""
-    return np.bincount(store.ids, weights=_token_weights(store, weights), minlength=vocabulary_size)
+    counts = np.bincount(store.ids, weights=_token_weights(store, weights), minlength=vocabulary_size)
+    return counts.astype(np.float64)
 
 
 def _token_weights(store: TokenStore, weights: Sequence[float]) -> NDArray[np.float64]:
@@ -85,7 +86,8 @@ def _mutual_information(counts: Tensor) -> Tensor:
     row, column = counts.sum(1), counts.sum(0) ** _SMOOTHING
     expected = row[:, None] * (column / column.sum())[None, :]
     information = torch.log(counts / expected.clamp_min(1e-9)).nan_to_num_(0.0, 0.0, 0.0).clamp_min_(0.0)
-    return information / information.norm(dim=1, keepdim=True).clamp_min(1e-9)
+    unit: Tensor = information / information.norm(dim=1, keepdim=True).clamp_min(1e-9)
+    return unit
 
 
 def _factorise(matrix: Tensor, *, width: int, seed: int) -> tuple[Tensor, Tensor]:

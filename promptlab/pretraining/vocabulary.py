@@ -1,9 +1,11 @@
 """Documents -> a WordPiece vocabulary and its fast tokenizer.
 
-The rule guarded here: every word that must be one piece is one piece, whatever the training found.
+The rule guarded here: every word that must be one piece is one piece, whatever the training found. Ids follow the
+alphabet, because the trainer of `tokenizers` numbers pieces in the order of a hash table; ties at the edge of the
+vocabulary may still fall either way, so a run keeps its vocabulary as a file.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -49,13 +51,6 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def word_starts(tokenizer: Tokenizer) -> list[bool]:
-    """Say of each id whether it begins a word (a special token and a `##` piece do not)."""
-    size = tokenizer.get_vocab_size()
-    pieces = (tokenizer.id_to_token(index) for index in range(size))
-    return [index >= len(SPECIAL_TOKENS) and not piece.startswith("##") for index, piece in enumerate(pieces)]
-
-
 def _assemble(model: models.WordPiece) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -79,10 +74,5 @@ def _with_whole_words(pieces: list[str], whole_words: tuple[str, ...], *, size: 
     if surplus > len(removable):
         raise UsageError(f"A vocabulary of {size} pieces has no room for {len(whole_words)} whole words.")
     dropped = set(removable[len(removable) - surplus :])
-    return [piece for piece in pieces if piece not in dropped] + missing
-
-
-def pieces_of(tokenizer: Tokenizer, words: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Give each word with its pieces."""
-    for word in words:
-        yield word, list(tokenizer.encode(word, add_special_tokens=False).tokens)
+    kept = [piece for piece in pieces if piece not in dropped and piece not in SPECIAL_TOKENS]
+    return [*SPECIAL_TOKENS, *sorted(kept + missing)]

@@ -59,7 +59,7 @@ def load_all(
             faults.extend(fault.faults)
             continue
         for item in made:
-            loaded.setdefault(item.name, item)
+            loaded.setdefault(str(getattr(item, "name", item)), item)
     if faults:
         raise FileFault(list(dict.fromkeys(faults)))
     return list(loaded.values())
@@ -78,6 +78,6 @@ def read_text(path: Path, shown: str) -> str:
 def only(found: list[S], kind: str, selector: str) -> S:
     """The one value that a selector means; several or none are refused."""
     if len(found) != 1:
-        names = ", ".join(item.name for item in found)
+        names = ", ".join(str(getattr(item, "name", item)) for item in found)
         raise UsageError(f"'{selector}' means {len(found)} {kind}s, one was wanted: {names}.")
     return found[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -16,11 +16,17 @@ from promptlab.specs.base import Spec, Words, as_tuple, load_all, only, read_tex
 Tag = Literal["instructive", "irrelevant", "misleading", "null"]
 
 
+def _as_tags(value: Any) -> Any:
+    """Tags as a tuple; an unquoted `null`, which YAML reads as nothing, is the tag of that name."""
+    tags = as_tuple(value)
+    return tuple("null" if tag is None else tag for tag in tags) if isinstance(tags, tuple) else tags
+
+
 class TemplateHead(Spec):
     """The YAML head of a template file."""
 
     fields: Words | None = None
-    tags: Annotated[tuple[Tag, ...], BeforeValidator(as_tuple)] = ("instructive",)
+    tags: Annotated[tuple[Tag, ...], BeforeValidator(_as_tags)] = ("instructive",)
     reference: str | None = None
     notes: str | None = None
 

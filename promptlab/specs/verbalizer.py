@@ -89,7 +89,9 @@ class Verbalizer(Spec):
         return content_hash({"labels": words, "pool": self.pool, "multi_token": self.multi_token})
 
     @classmethod
-    def from_labels(cls, labels: Mapping[str, Any], *, name: str | None = None, pool: Pool = "mean_logprob") -> Verbalizer:
+    def from_labels(
+        cls, labels: Mapping[str, Any], *, name: str | None = None, pool: Pool = "mean_logprob"
+    ) -> Verbalizer:
         """A verbalizer from `{"positive": "great", "negative": ["bad", "terrible"]}`."""
         shown = f"verbalizer {name or 'inline'}"
         document = parse_yaml("", shown=shown)

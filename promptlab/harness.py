@@ -1,0 +1,434 @@
+"""Run spec -> a run folder: score what is missing, decide every cell, store results and say what happened.
+
+The same command again finds everything stored and does no forward pass; a killed run continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from promptlab._version import __version__
+from promptlab.backends.base import Backend
+from promptlab.batching import BatchSize
+from promptlab.calibration import CONTENT_FREE_TEXTS
+from promptlab.deciding import BlockRows, decide, skip
+from promptlab.encoding import Encoder
+from promptlab.errors import LabelWordError, TemplateError
+from promptlab.label_words import find_word_ids, require, slot_contexts
+from promptlab.metrics import Outcome
+from promptlab.planning import Grid, PlannedBlock, load_all_rows, make_grid, plan_blocks, plan_digest
+from promptlab.registry import BACKENDS
+from promptlab.rendering import content_free_example, render
+from promptlab.results import Baseline, Result, RunResults, write_results
+from promptlab.rows import RowSet, majority
+from promptlab.scoring import Tally, num_missing, score_block
+from promptlab.specs.run import RunSpec
+from promptlab.store import SCHEMA_VERSION, BlockStore, PromptRow, RunStore, write_json
+from promptlab.types import EncodedPrompt, Unscorable
+from promptlab.verbalizing import check_collisions
+
+
+class Progress(Protocol):
+    """Who is told what happens while a run is under way."""
+
+    def say(self, sentence: str) -> None:
+        """A line for the user."""
+
+    def start(self, name: str, num_prompts: int) -> None:
+        """A block with so many prompts to score begins."""
+
+    def advance(self, num_prompts: int) -> None:
+        """So many prompts are scored."""
+
+
+class Silence:
+    """Progress that nobody is told."""
+
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
+    def start(self, name: str, num_prompts: int) -> None:
+        """Nothing."""
+
+    def advance(self, num_prompts: int) -> None:
+        """Nothing."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A block whose rows are known, and what of it must be encoded and scored."""
+
+    planned: PlannedBlock
+    rows: BlockRows
+    prompts: list[EncodedPrompt]
+    num_missing: int
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one call did, for timings."""
+
+    tally: Tally = field(default_factory=Tally)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def plan_run(spec: RunSpec) -> tuple[Grid, dict[str, RowSet], list[tuple[Backend, list[PlannedBlock]]], str]:
+    """Grid, rows, blocks of every model, and the run's name; nothing is scored."""
+    grid = make_grid(spec)
+    rows = load_all_rows(spec, grid)
+    planned = []
+    for model in dict.fromkeys(spec.models):
+        backend: Backend = BACKENDS.get("mlm")(model, revision=spec.revision, device=spec.device, dtype=spec.dtype)
+        max_length = backend.encoder(spec.max_length).max_length
+        planned.append((backend, plan_blocks(grid, rows, backend.scorer, max_length)))
+    blocks = [block for _, of_model in planned for block in of_model]
+    return grid, rows, planned, spec.name or _default_name(spec, blocks)
+
+
+def execute(spec: RunSpec, *, progress: Progress | None = None, command: str | None = None) -> RunResults:
+    """Run what is missing of a spec and store its results.
+
+    Args:
+        spec: what was asked for.
+        progress: told what happens.
+        command: the command line, kept in the manifest so that the run can be repeated.
+
+    Raises:
+        PromptlabError: a fault that the user can mend; nothing finished is lost.
+    """
+    started = time.perf_counter()
+    progress = progress or Silence()
+    BatchSize.parse(spec.batch_size, "cpu")
+    _, rows, planned, name = plan_run(spec)
+    store = RunStore(Path(spec.output_path).expanduser() / name)
+    store.prepare()
+    store.event("started", command=command)
+    done, results, facts = _Pass(), list[Result](), list[dict[str, Any]]()
+    for backend, blocks in planned:
+        prepared = _prepare_model(spec, backend, blocks, store)
+        _score_model(spec, backend, prepared, store, progress, done)
+        facts.append(_model_facts(backend, prepared, store))
+        results += _decide_model(spec, prepared, store)
+    done.seconds["total"] = time.perf_counter() - started
+    stored = RunResults(
+        folder=store.folder,
+        manifest=_manifest(spec, name, rows, planned, facts, command),
+        results=tuple(results),
+        baselines=tuple(_baselines(spec, rows, planned)),
+        timings=_timings(done),
+    )
+    write_json(store.folder / "manifest.json", stored.manifest)
+    write_results(stored)
+    store.drop_old_samples(result.cell for result in results)
+    store.event("finished", forwards=done.tally.num_forwards)
+    return stored
+
+
+def _default_name(spec: RunSpec, blocks: Sequence[PlannedBlock]) -> str:
+    models = "+".join(Path(model).name or model for model in spec.models)
+    safe = "".join(character if character.isalnum() or character in "._+-" else "-" for character in models)
+    return f"{safe}-{plan_digest(blocks)[:8]}"
+
+
+def _prepare_model(spec: RunSpec, backend: Backend, blocks: Sequence[PlannedBlock], store: RunStore) -> list[Prepared]:
+    """Rows and words of every block, from the store where they are there; all word faults before any forward."""
+    encoder = backend.encoder(spec.max_length)
+    prepared = [_prepare(spec, encoder, block, store.block(block.block_id)) for block in blocks]
+    faults: list[str] = []
+    explicit = {name for selector in spec.verbalizers if (name := _explicit_name(selector))}
+    for block in prepared:
+        for verbalizer in {cell.verbalizer.name: cell.verbalizer for cell in block.planned.cells}.values():
+            fault = _word_fault(block, verbalizer)
+            if fault and not block.planned.is_baseline and (verbalizer.name in explicit or verbalizer.family is None):
+                faults.append(fault)
+    if faults:
+        raise LabelWordError("\n".join(dict.fromkeys(faults)))
+    return prepared
+
+
+def _explicit_name(selector: Any) -> str | None:
+    """The name of a verbalizer that was asked for by name, not by glob."""
+    if not isinstance(selector, str):
+        return getattr(selector, "name", None)
+    return None if any(character in selector for character in "*?[") else selector
+
+
+def _word_fault(block: Prepared, verbalizer: Any) -> str | None:
+    """Why a verbalizer cannot be used with a block's template, or None."""
+    where = f"{verbalizer.path} with {block.planned.template.shown}"
+    try:
+        check_collisions(verbalizer, require(block.rows.words, verbalizer.words, where=where))
+    except LabelWordError as error:
+        return str(error)
+    return None
+
+
+def _prepare(spec: RunSpec, encoder: Encoder, block: PlannedBlock, store: BlockStore) -> Prepared:
+    """The rows of a block: read back where they are stored, else rendered and encoded."""
+    stored = store.read_rows(block.rows_name)
+    if stored is not None and set(block.candidate_words) <= set(stored[1]["words"]):
+        rows = _split_rows(stored[0], stored[1]["words"])
+        keys = [(row.prompt_key, 1) for row in stored[0] if row.prompt_key]
+        missing = num_missing(store, keys, _token_ids(rows.words))
+        again = _encode(spec, encoder, block)[1] if missing else []
+        return Prepared(block, rows, _scorable(again), missing)
+    prompt_rows, encoded, words = _encode(spec, encoder, block)
+    store.describe(block.identity)
+    store.write_rows(block.rows_name, prompt_rows, {"words": words, "rows": block.rows.hash})
+    prompts = _scorable(encoded)
+    missing = num_missing(store, [(prompt.key, 1) for prompt in prompts], _token_ids(words))
+    return Prepared(block, _split_rows(prompt_rows, words), prompts, missing)
+
+
+def _scorable(encoded: Sequence[EncodedPrompt | Unscorable]) -> list[EncodedPrompt]:
+    return [prompt for prompt in encoded if isinstance(prompt, EncodedPrompt)]
+
+
+def _encode(
+    spec: RunSpec, encoder: Encoder, block: PlannedBlock
+) -> tuple[list[PromptRow], list[EncodedPrompt | Unscorable], dict[str, int | str]]:
+    """Render and encode the rows and the content-free texts of a block, and find the words of its slot."""
+    options = [words[0].word for words in _in_label_order(block)] if block.bound else None
+    examples = [*block.rows.examples, *(content_free_example(block.task.fields, text) for text in CONTENT_FREE_TEXTS)]
+    prompts = [render(block.template, example, options=options, seed=spec.seed) for example in examples]
+    encoded = encoder.encode(prompts)
+    contexts = {context: None for prompt in prompts for context in slot_contexts(prompt)}
+    words = find_word_ids(encoder, block.candidate_words, list(contexts))
+    rows = []
+    for example, prompt in zip(examples, encoded, strict=True):
+        if isinstance(prompt, Unscorable):
+            rows.append(PromptRow(example.id, example.index, None, 0, prompt.reason))
+            continue
+        if len(prompt.mask_positions) != 1:
+            raise TemplateError(
+                f"{block.template.shown}, row {example.id}: has {len(prompt.mask_positions)} masks, one is scored: "
+                "keep one {{ mask }}."
+            )
+        rows.append(PromptRow(example.id, example.index, prompt.key, prompt.num_truncated))
+    return rows, encoded, words
+
+
+def _in_label_order(block: PlannedBlock) -> list[Any]:
+    assert block.bound is not None
+    return [block.bound.labels[label] for label in block.task.labels]
+
+
+def _split_rows(rows: Sequence[PromptRow], words: dict[str, int | str]) -> BlockRows:
+    """Rows of the split apart from the content-free texts, which are stored behind them."""
+    number = len(rows) - len(CONTENT_FREE_TEXTS)
+    return BlockRows(rows[:number], rows[number:], words)
+
+
+def _token_ids(words: dict[str, int | str] | Any) -> list[int]:
+    return sorted({token for token in words.values() if isinstance(token, int)})
+
+
+def _score_model(
+    spec: RunSpec,
+    backend: Backend,
+    blocks: Sequence[Prepared],
+    store: RunStore,
+    progress: Progress,
+    done: _Pass,
+) -> None:
+    """Score what every block of one model lacks."""
+    total = sum(block.num_missing for block in blocks)
+    if total == 0:
+        progress.say(f"{backend.scorer.model}: every score is stored already, no forward pass is needed.")
+        return
+    progress.start(backend.scorer.model, total)
+    began = time.perf_counter()
+    batch_size = BatchSize.parse(spec.batch_size, backend.device)
+    for block in blocks:
+        if block.num_missing:
+            tally = score_block(
+                backend,
+                store.block(block.planned.block_id),
+                block.prompts,
+                _token_ids(block.rows.words),
+                batch_size=batch_size,
+                on_batch=progress.advance,
+            )
+            done.tally.num_forwards += tally.num_forwards
+            done.tally.num_prompts += tally.num_prompts
+            done.tally.num_tokens += tally.num_tokens
+            done.tally.num_back_offs += tally.num_back_offs
+            store.event("scored", block=block.planned.block_id, prompts=tally.num_prompts)
+    done.seconds[f"score {backend.scorer.model}"] = time.perf_counter() - began
+
+
+def _decide_model(spec: RunSpec, blocks: Sequence[Prepared], store: RunStore) -> list[Result]:
+    results = []
+    for block in blocks:
+        stored = store.block(block.planned.block_id).read()
+        gold = [example.label for example in block.planned.rows.examples]
+        for cell in block.planned.cells:
+            fault = _word_fault(block, cell.verbalizer)
+            if fault:
+                results.append(skip(cell, len(gold), fault))
+                continue
+            word_ids = {word: int(block.rows.words[word]) for word in cell.verbalizer.words}
+            decision = decide(cell, stored, block.rows, gold, seed=spec.seed, word_ids=word_ids)
+            store.write_samples(cell.cell_id, decision.samples, {"labels": list(cell.task.labels)})
+            results.append(decision.result)
+    return results
+
+
+def _baselines(
+    spec: RunSpec, rows: dict[str, RowSet], planned: Sequence[tuple[Backend, list[PlannedBlock]]]
+) -> list[Baseline]:
+    """Scores that need no template, of every task: a uniform guess and constant predictions."""
+    tasks = {block.task.name: block.task for _, blocks in planned for block in blocks}
+    baselines = []
+    for name, task in tasks.items():
+        share = 1 / len(task.labels)
+        nll = float(np.log(len(task.labels)))
+        baselines.append(Baseline(name, spec.split, "uniform", {"accuracy": share, "nll": nll}, "a random guess"))
+        of_test = majority(rows[name], task.labels)
+        if of_test is None:
+            continue
+        of_train = _train_majority(spec, task, rows[name])
+        if of_train is not None:
+            baselines.append(_constant(rows[name], task.labels, of_train, "majority_train", "most frequent in train"))
+        note = "most frequent in the scored rows, an oracle"
+        baselines.append(_constant(rows[name], task.labels, of_test[0], "majority_test", note))
+    return baselines
+
+
+def _train_majority(spec: RunSpec, task: Any, scored: RowSet) -> str | None:
+    """The most frequent label of the train split, None where the task has none."""
+    from promptlab.rows import load_rows
+
+    source = next((source for source in task.sources if "train" in source.splits), None)
+    if source is None or "train" in (spec.split,):
+        return None
+    found = majority(load_rows(task, "train", data=spec.data), task.labels)
+    return found[0] if found else None
+
+
+def _constant(rows: RowSet, labels: Sequence[str], label: str, name: str, note: str) -> Baseline:
+    """Always the same label."""
+    from promptlab.metrics import measure
+
+    index = {label: number for number, label in enumerate(labels)}
+    gold = np.array([index[str(example.label)] for example in rows.examples])
+    predicted = np.full(len(gold), index[label])
+    outcome = Outcome(gold, predicted, np.full((len(gold), len(labels)), 1 / len(labels)))
+    metrics = {metric: measure(metric, outcome, seed=0).value for metric in ("accuracy", "macro_f1")}
+    return Baseline(rows.task, rows.split, name, metrics, f"always '{label}', {note}")
+
+
+def _model_facts(backend: Backend, blocks: Sequence[Prepared], store: RunStore) -> dict[str, Any]:
+    """What effectively ran; read back from the blocks where nothing was scored by this call."""
+    scorer = backend.scorer
+    named = {"model": scorer.model, "revision": scorer.revision, "architecture": scorer.architecture}
+    path = store.folder / "blocks" / f"facts-{scorer.weights_hash[:12]}-{scorer.dtype}-{scorer.device_class}.json"
+    if any(block.num_missing for block in blocks) or not path.is_file():
+        write_json(path, backend.facts())
+    from promptlab.store import read_json
+
+    return {**named, **scorer.identity(), "ran": read_json(path)}
+
+
+def _manifest(
+    spec: RunSpec,
+    name: str,
+    rows: dict[str, RowSet],
+    planned: Sequence[tuple[Backend, list[PlannedBlock]]],
+    facts: list[dict[str, Any]],
+    command: str | None,
+) -> dict[str, Any]:
+    """The plan and every input of a run: equal for two equal runs."""
+    blocks = [block for _, of_model in planned for block in of_model]
+    cells = [cell for block in blocks for cell in block.cells]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": name,
+        "command": command,
+        "plan": plan_digest(blocks),
+        "spec": spec.model_dump(mode="json"),
+        "seed": spec.seed,
+        "max_length": {block.scorer.model: block.identity["max_length"] for block in blocks},
+        "models": facts,
+        "tasks": {
+            name: {
+                "hash": next(block.task.hash for block in blocks if block.task.name == name),
+                "split": rowset.split,
+                "rows": rowset.hash,
+                "num_rows": len(rowset.examples),
+                "num_in_source": rowset.num_in_source,
+                "source": dict(rowset.source),
+            }
+            for name, rowset in rows.items()
+        },
+        "templates": {
+            block.template.template.name: {
+                "hash": block.template.template.hash,
+                "tags": list(block.template.template.tags),
+                "text": block.template.template.text,
+                "reference": block.template.template.reference,
+            }
+            for block in blocks
+        },
+        "verbalizers": {
+            cell.verbalizer.name: {
+                "hash": cell.verbalizer.hash,
+                "pool": cell.verbalizer.pool,
+                "labels": {label: [w.word for w in words] for label, words in cell.verbalizer.labels.items()},
+                "reference": cell.verbalizer.reference,
+            }
+            for cell in cells
+        },
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, Any]:
+    import importlib.metadata
+
+    names = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "jinja2")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"promptlab": __version__, "git": _git_commit(), "python": platform.python_version(), **found}
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that promptlab runs from, None outside of one."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _timings(done: _Pass) -> dict[str, Any]:
+    """Everything in which two equal runs may differ."""
+    from datetime import UTC, datetime
+
+    peak = None
+    if sys.platform != "win32":
+        import resource
+
+        scale = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return {
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": {name: round(value, 3) for name, value in done.seconds.items()},
+        "forwards": done.tally.num_forwards,
+        "prompts": done.tally.num_prompts,
+        "tokens": done.tally.num_tokens,
+        "back_offs": done.tally.num_back_offs,
+        "peak_memory_bytes": peak,
+        "platform": platform.platform(terse=True),
+    }

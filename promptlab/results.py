@@ -1,0 +1,141 @@
+"""What a run found, as it is stored: one `Result` a cell, baselines a task, and the manifest that says what was run.
+
+`results.json` carries a schema version; a number that could not be computed is null with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from promptlab.errors import StoreError
+from promptlab.metrics import Measured
+from promptlab.store import SCHEMA_VERSION, read_json, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """A metric with its interval."""
+
+    value: float
+    low: float
+    high: float
+    interval: str
+    confidence: float
+    higher_is_better: bool
+
+    @classmethod
+    def of(cls, measured: Measured) -> MetricValue:
+        """The stored form of a measured metric."""
+        interval = measured.interval
+        return cls(
+            value=measured.value,
+            low=interval.low,
+            high=interval.high,
+            interval=interval.kind,
+            confidence=interval.confidence,
+            higher_is_better=measured.higher_is_better,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of one cell: a block of scores under one decision rule.
+
+    `mass` is the mean over rows of the probability that the label words have together; `prior` is p(y | content-free
+    text) before calibration; `skipped` is the reason why nothing was decided, and then there are no metrics.
+    """
+
+    cell: str
+    block: str
+    model: str
+    task: str
+    family: str
+    split: str
+    template: str
+    template_tags: tuple[str, ...]
+    verbalizer: str
+    pool: str
+    calibration: str
+    labels: tuple[str, ...]
+    num_rows: int
+    num_unscored: int = 0
+    num_truncated: int = 0
+    num_near_ties: int = 0
+    mass: float | None = None
+    prior: Mapping[str, float] = field(default_factory=dict)
+    predicted: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, MetricValue] = field(default_factory=dict)
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A score that needs no template: the share that a constant or a random guess gets right."""
+
+    task: str
+    split: str
+    name: str
+    metrics: Mapping[str, float]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunResults:
+    """A stored run."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    results: tuple[Result, ...]
+    baselines: tuple[Baseline, ...]
+    timings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return str(self.manifest["run"])
+
+    def scored(self) -> list[Result]:
+        """The cells that were decided and have metrics."""
+        return [result for result in self.results if result.metrics]
+
+
+def write_results(results: RunResults) -> None:
+    """Store cells, baselines and timings beside the manifest."""
+    value = {
+        "schema_version": SCHEMA_VERSION,
+        "run": results.name,
+        "cells": [asdict(result) for result in results.results],
+        "baselines": [asdict(baseline) for baseline in results.baselines],
+    }
+    write_json(results.folder / "results.json", value)
+    write_json(results.folder / "timings.json", dict(results.timings))
+
+
+def read_results(folder: Path) -> RunResults:
+    """The stored run of a folder.
+
+    Raises:
+        StoreError: the folder holds no finished run, or one of a newer promptlab.
+    """
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: there is no such run folder.")
+    stored = read_json(folder / "results.json")
+    if stored.get("schema_version", 0) > SCHEMA_VERSION:
+        raise StoreError(f"{folder}: was written by a newer promptlab (schema {stored['schema_version']}).")
+    return RunResults(
+        folder=folder,
+        manifest=read_json(folder / "manifest.json"),
+        results=tuple(_result(cell) for cell in stored["cells"]),
+        baselines=tuple(Baseline(**baseline) for baseline in stored["baselines"]),
+        timings=read_json(folder / "timings.json"),
+    )
+
+
+def _result(cell: dict[str, Any]) -> Result:
+    metrics = {name: MetricValue(**value) for name, value in cell.pop("metrics").items()}
+    for name in ("template_tags", "labels"):
+        cell[name] = tuple(cell[name])
+    return Result(**cell, metrics=metrics)

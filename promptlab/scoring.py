@@ -1,0 +1,108 @@
+"""Encoded prompts -> stored mask scores: dedupe, plan, batch, back off, flush.
+
+Batches are planned from all prompts of the block, not from what is missing, and a flushed part is a whole number of
+planned batches: a resumed run forms the same batches and stores the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from promptlab.backends.base import Backend
+from promptlab.batching import BatchSize, plan_batches
+from promptlab.errors import ModelError
+from promptlab.store import BlockScores, BlockStore
+from promptlab.types import EncodedPrompt, MaskScores
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
+
+SCORING_VERSION = 1
+BATCHES_PER_PART = 16
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a scoring pass did."""
+
+    num_forwards: int = 0
+    num_prompts: int = 0
+    num_tokens: int = 0
+    num_back_offs: int = 0
+
+
+def score_block(
+    backend: Backend,
+    store: BlockStore,
+    prompts: Iterable[EncodedPrompt],
+    token_ids: Sequence[int],
+    *,
+    batch_size: BatchSize,
+    on_batch: Callable[[int], None] = lambda num_prompts: None,
+) -> Tally:
+    """Score what the block still lacks, and store it.
+
+    Args:
+        backend: runs the model.
+        store: the block; what it holds already is not scored again.
+        prompts: prompts of the block, in any order, repeats allowed.
+        token_ids: the candidate tokens whose log-probabilities are wanted.
+        batch_size: how large a batch may be.
+        on_batch: called with the number of prompts of each finished batch.
+
+    Raises:
+        ModelError: one prompt alone does not fit into memory.
+    """
+    unique = list({prompt.key: prompt for prompt in prompts}.values())
+    stored = store.read()
+    wanted = sorted(set(token_ids))
+    plan = plan_batches([len(prompt) for prompt in unique], [prompt.key for prompt in unique], batch_size)
+    tally, pending = Tally(), list[MaskScores]()
+    try:
+        for batch in ([unique[index] for index in indices] for indices in plan):
+            if all(_is_scored(stored, prompt, wanted) for prompt in batch):
+                continue
+            pending += _score_with_back_off(backend, batch, np.array(wanted, dtype=np.int64), tally)
+            tally.num_prompts += len(batch)
+            tally.num_tokens += sum(len(prompt) for prompt in batch)
+            on_batch(len(batch))
+            if len(pending) >= BATCHES_PER_PART:
+                store.append(pending)
+                pending = []
+    finally:
+        store.append(pending)
+    return tally
+
+
+def num_missing(store: BlockStore, keys: Iterable[tuple[str, int]], token_ids: Sequence[int]) -> int:
+    """How many prompts, given as (key, number of masks), the block still lacks for the tokens."""
+    stored = store.read()
+    return sum(not all(stored.has(key, token_ids, mask) for mask in range(masks)) for key, masks in set(keys))
+
+
+def _is_scored(stored: BlockScores, prompt: EncodedPrompt, token_ids: Sequence[int]) -> bool:
+    has = stored.has
+    return all(has(prompt.key, token_ids, mask) for mask in range(len(prompt.mask_positions)))
+
+
+def _score_with_back_off(
+    backend: Backend, batch: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"], tally: Tally
+) -> list[MaskScores]:
+    """Scores of a batch; where it does not fit into memory, of its halves."""
+    try:
+        tally.num_forwards += 1
+        return [backend.score(batch, token_ids)]
+    except MemoryError as error:
+        if len(batch) == 1:
+            raise ModelError(
+                f"one prompt of {len(batch[0])} tokens does not fit into the memory of {backend.device} ({error}): "
+                "use a smaller --max-length, --dtype bfloat16, or --device cpu."
+            ) from None
+        tally.num_back_offs += 1
+        middle = len(batch) // 2
+        halves = batch[:middle], batch[middle:]
+        return [scores for half in halves for scores in _score_with_back_off(backend, half, token_ids, tally)]
