@@ -184,7 +184,7 @@ def _with_placeholder(tokenizer: Any) -> tuple[Any, int]:
     mask = backend.get_added_tokens_decoder().get(int(tokenizer.mask_token_id))
     lstrip, rstrip = (mask.lstrip, mask.rstrip) if mask is not None else (False, False)
     engine.add_tokens([AddedToken(PLACEHOLDER, special=False, normalized=False, lstrip=lstrip, rstrip=rstrip)])
-    return engine, int(engine.token_to_id(PLACEHOLDER))
+    return engine, int(engine.token_to_id(PLACEHOLDER) or 0)
 
 
 def _probe_frame(tokenizer: Any, num_parts: int) -> Frame:

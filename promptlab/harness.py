@@ -366,6 +366,7 @@ def _manifest(
                 "rows": rowset.hash,
                 "num_rows": len(rowset.examples),
                 "num_in_source": rowset.num_in_source,
+                "gold_counts": rowset.gold_counts(),
                 "source": dict(rowset.source),
             }
             for name, rowset in rows.items()
@@ -388,11 +389,12 @@ def _manifest(
             }
             for cell in cells
         },
-        "versions": _versions(),
+        "versions": find_versions(),
     }
 
 
-def _versions() -> dict[str, Any]:
+def find_versions() -> dict[str, Any]:
+    """Versions of promptlab and of the libraries that decide its numbers."""
     import importlib.metadata
 
     names = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "jinja2")

@@ -41,6 +41,10 @@ class RowSet:
         """Identifies ids and gold labels, in order."""
         return content_hash([[example.id, example.label] for example in self.examples])
 
+    def gold_counts(self) -> dict[str, int]:
+        """How many rows have each gold label; empty without labels."""
+        return dict(sorted(Counter(example.label for example in self.examples if example.label is not None).items()))
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:

@@ -6,6 +6,7 @@ bootstrap over rows for every other metric. Each interval is two-sided and names
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from promptlab.seeding import derive_generator
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, Int64
+    from jaxtyping import Float64
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 1000
@@ -67,17 +68,19 @@ def bootstrap(
         num_resamples: how many resamples.
         confidence: the two-sided confidence.
     """
-    counts = resample_counts(num_rows, num_resamples, seed)
-    values = statistic(counts.astype(np.float64))
+    values = statistic(resample_counts(num_rows, num_resamples, seed))
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high), "bootstrap", confidence)
 
 
-def resample_counts(num_rows: int, num_resamples: int, seed: int) -> Int64[np.ndarray, "resample row"]:
-    """How often each row is drawn in each resample; the same draws for every metric of a run."""
+@functools.lru_cache(maxsize=2)
+def resample_counts(num_rows: int, num_resamples: int, seed: int) -> Float64[np.ndarray, "resample row"]:
+    """How often each row is drawn in each resample; the same draws for every cell of a run, so they are kept."""
     generator = derive_generator(seed, "bootstrap", num_rows)
-    return generator.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=num_resamples)
+    counts = generator.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=num_resamples).astype(np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 def _normal_quantile(probability: float) -> float:
