@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,11 @@ class MaskedBackend(Backend):
             device_class=self._device.partition(":")[0],
             attention="default",
         )
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint lies on disk."""
+        return self._checkpoint.folder
 
     @property
     def device(self) -> str:
