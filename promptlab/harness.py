@@ -22,16 +22,17 @@ from promptlab.batching import BatchSize
 from promptlab.calibration import CONTENT_FREE_TEXTS
 from promptlab.deciding import BlockRows, decide, skip
 from promptlab.encoding import Encoder
-from promptlab.errors import LabelWordError, TemplateError
+from promptlab.errors import DataError, LabelWordError, TemplateError
 from promptlab.label_words import find_word_ids, require, slot_contexts
 from promptlab.metrics import Outcome
 from promptlab.planning import Grid, PlannedBlock, load_all_rows, make_grid, plan_blocks, plan_digest
 from promptlab.registry import BACKENDS
 from promptlab.rendering import content_free_example, render
 from promptlab.results import Baseline, Result, RunResults, write_results
-from promptlab.rows import RowSet, majority
+from promptlab.rows import RowSet, load_rows, majority
 from promptlab.scoring import Tally, num_missing, score_block
 from promptlab.specs.run import RunSpec
+from promptlab.specs.task import Task
 from promptlab.store import SCHEMA_VERSION, BlockStore, PromptRow, RunStore, write_json
 from promptlab.types import EncodedPrompt, Unscorable
 from promptlab.verbalizing import check_collisions
@@ -89,7 +90,7 @@ def plan_run(spec: RunSpec) -> tuple[Grid, dict[str, RowSet], list[tuple[Backend
     for model in dict.fromkeys(spec.models):
         backend: Backend = BACKENDS.get("mlm")(model, revision=spec.revision, device=spec.device, dtype=spec.dtype)
         max_length = backend.encoder(spec.max_length).max_length
-        planned.append((backend, plan_blocks(grid, rows, backend.scorer, max_length)))
+        planned.append((backend, plan_blocks(grid, rows, backend.scorer, max_length=max_length, seed=spec.seed)))
     blocks = [block for _, of_model in planned for block in of_model]
     return grid, rows, planned, spec.name or _default_name(spec, blocks)
 
@@ -108,13 +109,13 @@ def execute(spec: RunSpec, *, progress: Progress | None = None, command: str | N
     started = time.perf_counter()
     progress = progress or Silence()
     BatchSize.parse(spec.batch_size, "cpu")
-    _, rows, planned, name = plan_run(spec)
+    grid, rows, planned, name = plan_run(spec)
     store = RunStore(Path(spec.output_path).expanduser() / name)
     store.prepare()
     store.event("started", command=command)
     done, results, facts = _Pass(), list[Result](), list[dict[str, Any]]()
     for backend, blocks in planned:
-        prepared = _prepare_model(spec, backend, blocks, store)
+        prepared = _prepare_model(spec, grid, backend, blocks, store)
         _score_model(spec, backend, prepared, store, progress, done)
         facts.append(_model_facts(backend, prepared, store))
         results += _decide_model(spec, prepared, store)
@@ -139,27 +140,42 @@ def _default_name(spec: RunSpec, blocks: Sequence[PlannedBlock]) -> str:
     return f"{safe}-{plan_digest(blocks)[:8]}"
 
 
-def _prepare_model(spec: RunSpec, backend: Backend, blocks: Sequence[PlannedBlock], store: RunStore) -> list[Prepared]:
+def _prepare_model(
+    spec: RunSpec, grid: Grid, backend: Backend, blocks: Sequence[PlannedBlock], store: RunStore
+) -> list[Prepared]:
     """Rows and words of every block, from the store where they are there; all word faults before any forward."""
     encoder = backend.encoder(spec.max_length)
     prepared = [_prepare(spec, encoder, block, store.block(block.block_id)) for block in blocks]
-    faults: list[str] = []
-    explicit = {name for selector in spec.verbalizers if (name := _explicit_name(selector))}
-    for block in prepared:
-        for verbalizer in {cell.verbalizer.name: cell.verbalizer for cell in block.planned.cells}.values():
-            fault = _word_fault(block, verbalizer)
-            if fault and not block.planned.is_baseline and (verbalizer.name in explicit or verbalizer.family is None):
-                faults.append(fault)
-    if faults:
-        raise LabelWordError("\n".join(dict.fromkeys(faults)))
+    _refuse_words(grid, prepared)
     return prepared
 
 
-def _explicit_name(selector: Any) -> str | None:
-    """The name of a verbalizer that was asked for by name, not by glob."""
-    if not isinstance(selector, str):
-        return getattr(selector, "name", None)
-    return None if any(character in selector for character in "*?[") else selector
+def _refuse_words(grid: Grid, blocks: Sequence[Prepared]) -> None:
+    """Refuse what was asked for by name and cannot be decided; what only a glob asked for is skipped, in the open.
+
+    A verbalizer asked for by name must work with every template asked for by name, and with at least one of all.
+
+    Raises:
+        LabelWordError: every word that splits, collides, is unknown or changes its neighbours.
+    """
+    faults: list[str] = []
+    usable: dict[str, bool] = {}
+    reasons: dict[str, list[str]] = {}
+    for block in (block for block in blocks if not block.planned.is_baseline):
+        for verbalizer in {cell.verbalizer.name: cell.verbalizer for cell in block.planned.cells}.values():
+            fault = _word_fault(block, verbalizer)
+            usable[verbalizer.name] = usable.get(verbalizer.name, False) or fault is None
+            if fault is None or verbalizer.name not in grid.explicit:
+                continue
+            reasons.setdefault(verbalizer.name, []).append(fault)
+            if block.planned.template.template.name in grid.explicit:
+                faults.append(fault)
+    faults += [reasons[name][0] for name in reasons if not usable[name]]
+    if faults:
+        raise LabelWordError("\n".join(dict.fromkeys(line for fault in faults for line in fault.splitlines())))
+    if usable and not any(usable.values()):
+        names = ", ".join(usable)
+        raise LabelWordError(f"no label word of {names} is one token of this model: use other words.")
 
 
 def _word_fault(block: Prepared, verbalizer: Any) -> str | None:
@@ -296,7 +312,7 @@ def _baselines(
         of_test = majority(rows[name], task.labels)
         if of_test is None:
             continue
-        of_train = _train_majority(spec, task, rows[name])
+        of_train = _train_majority(spec, task)
         if of_train is not None:
             baselines.append(_constant(rows[name], task.labels, of_train, "majority_train", "most frequent in train"))
         note = "most frequent in the scored rows, an oracle"
@@ -304,14 +320,14 @@ def _baselines(
     return baselines
 
 
-def _train_majority(spec: RunSpec, task: Any, scored: RowSet) -> str | None:
-    """The most frequent label of the train split, None where the task has none."""
-    from promptlab.rows import load_rows
-
-    source = next((source for source in task.sources if "train" in source.splits), None)
-    if source is None or "train" in (spec.split,):
+def _train_majority(spec: RunSpec, task: Task) -> str | None:
+    """The most frequent label of the train split, None where the task has none or it cannot be read."""
+    if spec.split == "train" or not any("train" in source.splits for source in task.sources):
         return None
-    found = majority(load_rows(task, "train", data=spec.data), task.labels)
+    try:
+        found = majority(load_rows(task, "train", data=spec.data), task.labels)
+    except DataError:
+        return None
     return found[0] if found else None
 
 

@@ -47,6 +47,7 @@ class PlannedBlock:
     scorer: Scorer
     task: Task
     rows: RowSet
+    rows_hash: str
     template: CompiledTemplate
     bound: Verbalizer | None
     cells: tuple[Cell, ...]
@@ -56,7 +57,7 @@ class PlannedBlock:
     @property
     def rows_name(self) -> str:
         """Names the rows of this split inside the block's folder."""
-        return f"{self.task.name}-{self.rows.split}-{self.rows.hash[:12]}"
+        return f"{self.task.name}-{self.rows.split}-{self.rows_hash[:12]}"
 
 
 def make_grid(spec: RunSpec) -> Grid:
@@ -98,7 +99,9 @@ def load_all_rows(spec: RunSpec, grid: Grid) -> dict[str, RowSet]:
     return {task.name: load_rows(task, spec.split, data=spec.data, limit=limit, seed=spec.seed) for task in grid.tasks}
 
 
-def plan_blocks(grid: Grid, rows: dict[str, RowSet], scorer: Scorer, max_length: int) -> list[PlannedBlock]:
+def plan_blocks(
+    grid: Grid, rows: dict[str, RowSet], scorer: Scorer, *, max_length: int, seed: int
+) -> list[PlannedBlock]:
     """Every block of one model.
 
     Raises:
@@ -109,16 +112,15 @@ def plan_blocks(grid: Grid, rows: dict[str, RowSet], scorer: Scorer, max_length:
         verbalizers = [verbalizer for verbalizer in grid.verbalizers if verbalizes(verbalizer, task)]
         templates = [template for template in grid.templates if applies(template, task)]
         _require(task, templates, verbalizers)
-        null = [template for template in grid.baselines if applies(template, task)]
         chosen = [(template, False) for template in templates]
         if not any("null" in template.template.tags for template in templates):
-            chosen += [(template, True) for template in null]
+            chosen += [(template, True) for template in grid.baselines if applies(template, task)]
         for template, is_baseline in chosen:
-            for group in [[v] for v in verbalizers] if template.uses_options else [verbalizers]:
-                bound = group[0] if template.uses_options else None
-                blocks.append(
-                    _block(grid, task, rows[task.name], template, group, bound, is_baseline, scorer, max_length)
-                )
+            groups = [[verbalizer] for verbalizer in verbalizers] if template.uses_options else [verbalizers]
+            blocks += [
+                _block(grid, task, rows[task.name], template, group, _Setting(scorer, max_length, seed, is_baseline))
+                for group in groups
+            ]
     return blocks
 
 
@@ -138,33 +140,44 @@ def verbalizes(verbalizer: Verbalizer, task: Task) -> bool:
     return verbalizer.family in (None, task.family) and set(verbalizer.labels) == set(task.labels)
 
 
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What all blocks of a model share, and whether this one is there as a baseline only."""
+
+    scorer: Scorer
+    max_length: int
+    seed: int
+    is_baseline: bool
+
+
 def _block(
     grid: Grid,
     task: Task,
     rows: RowSet,
     template: CompiledTemplate,
     verbalizers: Sequence[Verbalizer],
-    bound: Verbalizer | None,
-    is_baseline: bool,
-    scorer: Scorer,
-    max_length: int,
+    setting: _Setting,
 ) -> PlannedBlock:
+    """One block: its id, the cells that read it, and the words that it is scored for."""
+    bound = verbalizers[0] if template.uses_options else None
     identity = {
-        "scorer": scorer.identity(),
+        "scorer": setting.scorer.identity(),
         "scoring_version": SCORING_VERSION,
         "template": template.template.hash,
-        "max_length": max_length,
+        "max_length": setting.max_length,
         "demonstrations": None,
         "verbalizer": bound.hash if bound else None,
     }
     block_id = content_hash(identity)
+    # A template that draws renders other prompts under another seed.
+    rows_hash = content_hash([rows.hash, setting.seed]) if template.uses_choice else rows.hash
     known = [v for v in grid.candidates if v.family == task.family and bound is None]
     words = dict.fromkeys(word for verbalizer in [*verbalizers, *known] for word in verbalizer.words)
     cells = tuple(
         Cell(
-            cell_id=content_hash([block_id, rows.hash, verbalizer.hash, calibration])[:16],
+            cell_id=content_hash([block_id, rows_hash, verbalizer.hash, calibration])[:16],
             block_id=block_id,
-            model=scorer.model,
+            model=setting.scorer.model,
             task=task,
             split=rows.split,
             template=template.template,
@@ -174,7 +187,19 @@ def _block(
         for verbalizer in verbalizers
         for calibration in grid.calibrations
     )
-    return PlannedBlock(block_id, identity, scorer, task, rows, template, bound, cells, tuple(words), is_baseline)
+    return PlannedBlock(
+        block_id=block_id,
+        identity=identity,
+        scorer=setting.scorer,
+        task=task,
+        rows=rows,
+        rows_hash=rows_hash,
+        template=template,
+        bound=bound,
+        cells=cells,
+        candidate_words=tuple(words),
+        is_baseline=setting.is_baseline,
+    )
 
 
 def _null_templates(tasks: Sequence[Task], chosen: Sequence[CompiledTemplate], spec: RunSpec) -> list[CompiledTemplate]:

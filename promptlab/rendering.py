@@ -34,6 +34,7 @@ class CompiledTemplate:
     template: Template
     fields: frozenset[str]
     uses_options: bool
+    uses_choice: bool
     code: Any
 
     @property
@@ -87,9 +88,10 @@ def compile_template(template: Template) -> CompiledTemplate:
         raise TemplateError(
             f"{template.path}:{template.first_line} has no {{{{ mask }}}}: there is nothing to predict."
         )
+    uses_choice = any(node.name == "choice" for node in tree.find_all(nodes.Filter))
     tainted = _tainted(tree, fields)
     marked = _MarkSegments(tainted).visit(tree)
-    return CompiledTemplate(template, fields, "options" in read, sandbox.compile_tree(marked))
+    return CompiledTemplate(template, fields, "options" in read, uses_choice, sandbox.compile_tree(marked))
 
 
 def check_fields(compiled: CompiledTemplate, allowed: Sequence[str], *, of: str) -> None:
