@@ -101,4 +101,5 @@ def write_safely(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, 
     save_file(tensors, partial, metadata=metadata)
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())
+    partial.chmod(0o644)  # safetensors leaves it readable by its owner alone
     partial.replace(path)

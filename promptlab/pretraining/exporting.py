@@ -24,6 +24,7 @@ def export_model(model: ModernBertForMaskedLM, tokenizer: Tokenizer, folder: Pat
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config.to_diff_dict() | {"architectures": ["ModernBertForMaskedLM"], "dtype": "float32"}
+    config["global_attn_every_n_layers"] = 1  # versions of transformers before 5 read this, not layer_types
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     half = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     write_safely(folder / "model.safetensors", half, metadata={"format": "pt"})
@@ -38,3 +39,12 @@ def export_model(model: ModernBertForMaskedLM, tokenizer: Tokenizer, folder: Pat
         model_input_names=["input_ids", "attention_mask"],
     )
     fast.save_pretrained(folder)
+    _name_plainly(folder / "tokenizer_config.json")
+
+
+def _name_plainly(path: Path) -> None:
+    """Put the class name that every version of transformers with fast tokenizers knows."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content.pop("backend", None)
+    content["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

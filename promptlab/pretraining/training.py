@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import ModernBertForMaskedLM
 
-from promptlab.errors import DataError, UsageError
+from promptlab.errors import DataError, PromptlabError, UsageError
 from promptlab.pretraining.architecture import build_model, masked_states
 from promptlab.pretraining.checkpoints import Progress, load_model, load_moments, read_progress, save_checkpoint
 from promptlab.pretraining.corpus import Corpus, digest_file
@@ -30,6 +30,7 @@ from promptlab.pretraining.optimising import build_optimizer, hold_whole_text_he
 from promptlab.pretraining.packing import Rows, pack_held_out, pack_pass
 from promptlab.pretraining.recipe import Recipe, Stage
 from promptlab.pretraining.starting import start_from_vectors
+from promptlab.pretraining.stopping import StopWish, listen_for_stop
 from promptlab.pretraining.token_store import TokenStore, open_store, training_documents
 from promptlab.pretraining.vectors import count_tokens, learn_vectors
 from promptlab.pretraining.vocabulary import load_tokenizer, train_vocabulary
@@ -38,8 +39,14 @@ from promptlab.seeding import derive_seed
 Report = Callable[[str], None]
 
 _HELD_OUT_LENGTH = 128
-_MAX_HELD_OUT_ROWS = 2_000
+_MAX_HELD_OUT_ROWS = 1_000
 _REPORT_SECONDS = 30.0
+
+
+class PretrainingStopped(PromptlabError):
+    """The user stopped a run; its state is stored."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ def pretrain(job: Job, *, resume: bool, report: Report) -> None:
         load_model(job.checkpoint_path, model)
         report(f"going on from stage {job.recipe.stages[progress.stage].name}, step {progress.step:,}")
     model.to(job.device).train()
-    _Trainer(job, material, model, report).run(progress or Progress(), restored=progress is not None)
+    with listen_for_stop() as wish:
+        _Trainer(job, material, model, report, wish).run(progress or Progress(), restored=progress is not None)
 
 
 def _starting_point(job: Job, *, resume: bool) -> Progress | None:
@@ -183,11 +191,14 @@ def _as_tensor(rows: Rows) -> Tensor:
 class _Trainer:
     """Steps through the stages; its state is the net, the optimizer and the progress."""
 
-    def __init__(self, job: Job, material: _Material, model: ModernBertForMaskedLM, report: Report) -> None:
+    def __init__(
+        self, job: Job, material: _Material, model: ModernBertForMaskedLM, report: Report, wish: StopWish
+    ) -> None:
         self.job = job
         self.material = material
         self.model = model
         self.report = report
+        self.wish = wish
         self.precision = getattr(torch, job.recipe.precision)
 
     def run(self, progress: Progress, *, restored: bool) -> None:
@@ -220,9 +231,12 @@ class _Trainer:
             progress = replace(progress, step=step + 1, tokens=progress.tokens + masked.ids.numel())
             progress = replace(progress, seconds=before.seconds + clock.seconds)
             clock.tick(progress, loss=loss, tokens=masked.ids.numel())
-            if time.monotonic() - saved_at > 60 * self.job.recipe.checkpoint_minutes or step + 1 == steps:
+            is_due = time.monotonic() - saved_at > 60 * self.job.recipe.checkpoint_minutes
+            if is_due or self.wish.is_made or step + 1 == steps:
                 self._save(optimizer, progress, stage)
                 saved_at = time.monotonic()
+            if self.wish.is_made:
+                raise PretrainingStopped(f"Stopped at step {step + 1:,} of stage {stage.name}; --resume goes on.")
         return progress
 
     def _step(self, masked: MaskedRows, optimizer: torch.optim.Optimizer, stage: Stage) -> float:

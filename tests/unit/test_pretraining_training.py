@@ -1,6 +1,7 @@
 """The net, its start from word vectors, the loss, checkpoints and a whole run of pretraining."""
 
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from promptlab.errors import DataError, StoreError, UsageError
 from promptlab.pretraining import training
 from promptlab.pretraining.architecture import build_model, masked_states
-from promptlab.pretraining.checkpoints import Progress, read_progress
+from promptlab.pretraining.checkpoints import read_progress
 from promptlab.pretraining.corpus import Corpus
 from promptlab.pretraining.losses import masked_cross_entropy
 from promptlab.pretraining.masking import mask_rows, masking_weights
@@ -21,7 +22,7 @@ from promptlab.pretraining.optimising import moving_parameters, rate_factor
 from promptlab.pretraining.recipe import Masking, Recipe, Shape, Stage, Vectors
 from promptlab.pretraining.starting import start_from_vectors
 from promptlab.pretraining.token_store import TokenStore
-from promptlab.pretraining.training import Job, pretrain
+from promptlab.pretraining.training import Job, PretrainingStopped, pretrain
 from promptlab.pretraining.vectors import learn_vectors
 
 SHAPE = Shape(width=16, layers=3, heads=2, mlp_width=8, max_length=32)
@@ -149,33 +150,29 @@ def test_sleeping_layers_do_not_move() -> None:
     assert "model.layers.2.attn.Wqkv.weight" in names and "decoder.weight" in names
 
 
-class _Killed(Exception):
-    """Stands for the end of a process."""
-
-
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run killed in its second stage and resumed ends with the weights of one that was not, to the bit."""
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run stopped in its second stage and resumed ends with the weights of one that was not, to the bit."""
     whole, cut = _job(tmp_path, "whole"), _job(tmp_path, "cut")
     pretrain(whole, resume=False, report=lambda line: None)
     (cut.output_path / "training").mkdir(parents=True)
     shutil.copy(whole.output_path / "training" / "tokenizer.json", cut.output_path / "training")
-    original = training._Trainer._save
 
-    def save_and_die(self: Any, optimizer: Any, progress: Progress, stage: Stage) -> None:
-        original(self, optimizer, progress, stage)
-        if progress.stage == 1 and progress.step == 3:
-            raise _Killed
+    masked: list[int] = []
 
-    every_step = RECIPE.model_copy(update={"checkpoint_minutes": 1e-9})
-    monkeypatch.setattr(training._Trainer, "_save", save_and_die)
-    with pytest.raises(_Killed):
-        pretrain(replace(cut, recipe=every_step), resume=False, report=lambda line: None)
-    assert read_progress(cut.checkpoint_path)[0].step == 3
-    monkeypatch.setattr(training._Trainer, "_save", original)
-    pretrain(replace(cut, recipe=every_step), resume=True, report=lambda line: None)
-    assert (whole.output_path / "model.safetensors").read_bytes() == (
-        cut.output_path / "model.safetensors"
-    ).read_bytes()
+    def kill_at_the_fifteenth_step(*args: Any, **options: Any) -> Any:
+        masked.append(1)
+        if len(masked) == 15:
+            signal.raise_signal(signal.SIGTERM)
+        return mask_rows(*args, **options)
+
+    monkeypatch.setattr(training, "mask_rows", kill_at_the_fifteenth_step)
+    with pytest.raises(PretrainingStopped, match="--resume goes on"):
+        pretrain(cut, resume=False, report=lambda line: None)
+    stopped_at, _ = read_progress(cut.checkpoint_path)
+    assert (stopped_at.stage, stopped_at.step) == (1, 3)
+    pretrain(cut, resume=True, report=lambda line: None)
+    stored = [(job.output_path / "model.safetensors").read_bytes() for job in (whole, cut)]
+    assert stored[0] == stored[1]
 
 
 def test_the_folder_is_an_ordinary_transformers_folder(tmp_path: Path) -> None:
