@@ -34,8 +34,8 @@ def pretrain(
 
     from promptlab.errors import UsageError
     from promptlab.pretraining.corpus import parse_corpus
+    from promptlab.pretraining.job import Job
     from promptlab.pretraining.recipe import load_recipe
-    from promptlab.pretraining.training import Job
     from promptlab.pretraining.training import pretrain as run
 
     if device not in ("auto", "cpu", "cuda"):

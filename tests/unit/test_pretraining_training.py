@@ -16,13 +16,14 @@ from promptlab.pretraining import training
 from promptlab.pretraining.architecture import build_model, masked_states
 from promptlab.pretraining.checkpoints import read_progress
 from promptlab.pretraining.corpus import Corpus
+from promptlab.pretraining.job import Job, PretrainingStopped
 from promptlab.pretraining.losses import masked_cross_entropy
 from promptlab.pretraining.masking import mask_rows, masking_weights
 from promptlab.pretraining.optimising import moving_parameters, rate_factor
 from promptlab.pretraining.recipe import Masking, Recipe, Shape, Stage, Vectors
 from promptlab.pretraining.starting import start_from_vectors
 from promptlab.pretraining.token_store import TokenStore
-from promptlab.pretraining.training import Job, PretrainingStopped, pretrain
+from promptlab.pretraining.training import pretrain
 from promptlab.pretraining.vectors import learn_vectors
 
 SHAPE = Shape(width=16, layers=3, heads=2, mlp_width=8, max_length=32)
