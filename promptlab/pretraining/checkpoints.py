@@ -88,9 +88,9 @@ def load_moments(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
         for name, parameter in model.named_parameters():
             if _FIRST + name in stored:
                 optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": file.get_tensor(_FIRST + name),
-                    "exp_avg_sq": file.get_tensor(_SECOND + name),
+                    "step": torch.tensor(float(step), device=parameter.device),
+                    "exp_avg": file.get_tensor(_FIRST + name).to(parameter.device),
+                    "exp_avg_sq": file.get_tensor(_SECOND + name).to(parameter.device),
                 }
 
 
