@@ -5,35 +5,29 @@ The same command again finds everything stored and does no forward pass; a kille
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from promptlab._version import __version__
 from promptlab.backends.base import Backend
+from promptlab.baselines import find_baselines
 from promptlab.batching import BatchSize
 from promptlab.calibration import CONTENT_FREE_TEXTS
 from promptlab.deciding import BlockRows, decide, skip
 from promptlab.encoding import Encoder
-from promptlab.errors import DataError, LabelWordError, TemplateError
+from promptlab.errors import LabelWordError, TemplateError
 from promptlab.label_words import find_word_ids, require, slot_contexts
-from promptlab.metrics import Outcome
 from promptlab.planning import Grid, PlannedBlock, load_all_rows, make_grid, plan_blocks, plan_digest
+from promptlab.provenance import Cost, find_model_facts, make_manifest, make_timings
 from promptlab.registry import BACKENDS
 from promptlab.rendering import content_free_example, render
-from promptlab.results import Baseline, Result, RunResults, write_results
-from promptlab.rows import RowSet, load_rows, majority
-from promptlab.scoring import Tally, num_missing, score_block
+from promptlab.results import Result, RunResults, write_results
+from promptlab.rows import RowSet
+from promptlab.scoring import num_missing, score_block
 from promptlab.specs.run import RunSpec
-from promptlab.specs.task import Task
-from promptlab.store import SCHEMA_VERSION, BlockStore, PromptRow, RunStore, write_json
+from promptlab.store import BlockStore, PromptRow, RunStore, write_json
 from promptlab.types import EncodedPrompt, Unscorable
 from promptlab.verbalizing import check_collisions
 
@@ -74,14 +68,6 @@ class Prepared:
     num_missing: int
 
 
-@dataclass(slots=True)
-class _Pass:
-    """What one call did, for timings."""
-
-    tally: Tally = field(default_factory=Tally)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
 def plan_run(spec: RunSpec) -> tuple[Grid, dict[str, RowSet], list[tuple[Backend, list[PlannedBlock]]], str]:
     """Grid, rows, blocks of every model, and the run's name; nothing is scored."""
     grid = make_grid(spec)
@@ -113,19 +99,19 @@ def execute(spec: RunSpec, *, progress: Progress | None = None, command: str | N
     store = RunStore(Path(spec.output_path).expanduser() / name)
     store.prepare()
     store.event("started", command=command)
-    done, results, facts = _Pass(), list[Result](), list[dict[str, Any]]()
+    done, results, facts = Cost(), list[Result](), list[dict[str, Any]]()
     for backend, blocks in planned:
         prepared = _prepare_model(spec, grid, backend, blocks, store)
         _score_model(spec, backend, prepared, store, progress, done)
-        facts.append(_model_facts(backend, prepared, store))
+        facts.append(find_model_facts(backend, store, has_scored=any(block.num_missing for block in prepared)))
         results += _decide_model(spec, prepared, store)
     done.seconds["total"] = time.perf_counter() - started
     stored = RunResults(
         folder=store.folder,
-        manifest=_manifest(spec, name, rows, planned, facts, command),
+        manifest=make_manifest(spec, name, rows, planned, facts, command),
         results=tuple(results),
-        baselines=tuple(_baselines(spec, rows, planned)),
-        timings=_timings(done),
+        baselines=tuple(find_baselines(grid.tasks, rows, data=spec.data)),
+        timings=make_timings(done),
     )
     write_json(store.folder / "manifest.json", stored.manifest)
     write_results(stored)
@@ -254,7 +240,7 @@ def _score_model(
     blocks: Sequence[Prepared],
     store: RunStore,
     progress: Progress,
-    done: _Pass,
+    done: Cost,
 ) -> None:
     """Score what every block of one model lacks."""
     total = sum(block.num_missing for block in blocks)
@@ -297,156 +283,3 @@ def _decide_model(spec: RunSpec, blocks: Sequence[Prepared], store: RunStore) ->
             store.write_samples(cell.cell_id, decision.samples, {"labels": list(cell.task.labels)})
             results.append(decision.result)
     return results
-
-
-def _baselines(
-    spec: RunSpec, rows: dict[str, RowSet], planned: Sequence[tuple[Backend, list[PlannedBlock]]]
-) -> list[Baseline]:
-    """Scores that need no template, of every task: a uniform guess and constant predictions."""
-    tasks = {block.task.name: block.task for _, blocks in planned for block in blocks}
-    baselines = []
-    for name, task in tasks.items():
-        share = 1 / len(task.labels)
-        nll = float(np.log(len(task.labels)))
-        baselines.append(Baseline(name, spec.split, "uniform", {"accuracy": share, "nll": nll}, "a random guess"))
-        of_test = majority(rows[name], task.labels)
-        if of_test is None:
-            continue
-        of_train = _train_majority(spec, task)
-        if of_train is not None:
-            baselines.append(_constant(rows[name], task.labels, of_train, "majority_train", "most frequent in train"))
-        note = "most frequent in the scored rows, an oracle"
-        baselines.append(_constant(rows[name], task.labels, of_test[0], "majority_test", note))
-    return baselines
-
-
-def _train_majority(spec: RunSpec, task: Task) -> str | None:
-    """The most frequent label of the train split, None where the task has none or it cannot be read."""
-    if spec.split == "train" or not any("train" in source.splits for source in task.sources):
-        return None
-    try:
-        found = majority(load_rows(task, "train", data=spec.data), task.labels)
-    except DataError:
-        return None
-    return found[0] if found else None
-
-
-def _constant(rows: RowSet, labels: Sequence[str], label: str, name: str, note: str) -> Baseline:
-    """Always the same label."""
-    from promptlab.metrics import measure
-
-    index = {label: number for number, label in enumerate(labels)}
-    gold = np.array([index[str(example.label)] for example in rows.examples])
-    predicted = np.full(len(gold), index[label])
-    outcome = Outcome(gold, predicted, np.full((len(gold), len(labels)), 1 / len(labels)))
-    metrics = {metric: measure(metric, outcome, seed=0).value for metric in ("accuracy", "macro_f1")}
-    return Baseline(rows.task, rows.split, name, metrics, f"always '{label}', {note}")
-
-
-def _model_facts(backend: Backend, blocks: Sequence[Prepared], store: RunStore) -> dict[str, Any]:
-    """What effectively ran; read back from the blocks where nothing was scored by this call."""
-    scorer = backend.scorer
-    named = {"model": scorer.model, "revision": scorer.revision, "architecture": scorer.architecture}
-    path = store.folder / "blocks" / f"facts-{scorer.weights_hash[:12]}-{scorer.dtype}-{scorer.device_class}.json"
-    if any(block.num_missing for block in blocks) or not path.is_file():
-        write_json(path, backend.facts())
-    from promptlab.store import read_json
-
-    return {**named, **scorer.identity(), "ran": read_json(path)}
-
-
-def _manifest(
-    spec: RunSpec,
-    name: str,
-    rows: dict[str, RowSet],
-    planned: Sequence[tuple[Backend, list[PlannedBlock]]],
-    facts: list[dict[str, Any]],
-    command: str | None,
-) -> dict[str, Any]:
-    """The plan and every input of a run: equal for two equal runs."""
-    blocks = [block for _, of_model in planned for block in of_model]
-    cells = [cell for block in blocks for cell in block.cells]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run": name,
-        "command": command,
-        "plan": plan_digest(blocks),
-        "spec": spec.model_dump(mode="json"),
-        "seed": spec.seed,
-        "max_length": {block.scorer.model: block.identity["max_length"] for block in blocks},
-        "models": facts,
-        "tasks": {
-            name: {
-                "hash": next(block.task.hash for block in blocks if block.task.name == name),
-                "split": rowset.split,
-                "rows": rowset.hash,
-                "num_rows": len(rowset.examples),
-                "num_in_source": rowset.num_in_source,
-                "gold_counts": rowset.gold_counts(),
-                "source": dict(rowset.source),
-            }
-            for name, rowset in rows.items()
-        },
-        "templates": {
-            block.template.template.name: {
-                "hash": block.template.template.hash,
-                "tags": list(block.template.template.tags),
-                "text": block.template.template.text,
-                "reference": block.template.template.reference,
-            }
-            for block in blocks
-        },
-        "verbalizers": {
-            cell.verbalizer.name: {
-                "hash": cell.verbalizer.hash,
-                "pool": cell.verbalizer.pool,
-                "labels": {label: [w.word for w in words] for label, words in cell.verbalizer.labels.items()},
-                "reference": cell.verbalizer.reference,
-            }
-            for cell in cells
-        },
-        "versions": find_versions(),
-    }
-
-
-def find_versions() -> dict[str, Any]:
-    """Versions of promptlab and of the libraries that decide its numbers."""
-    import importlib.metadata
-
-    names = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "jinja2")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {"promptlab": __version__, "git": _git_commit(), "python": platform.python_version(), **found}
-
-
-def _git_commit() -> str | None:
-    """The commit of the checkout that promptlab runs from, None outside of one."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _timings(done: _Pass) -> dict[str, Any]:
-    """Everything in which two equal runs may differ."""
-    from datetime import UTC, datetime
-
-    peak = None
-    if sys.platform != "win32":
-        import resource
-
-        scale = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    return {
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": {name: round(value, 3) for name, value in done.seconds.items()},
-        "forwards": done.tally.num_forwards,
-        "prompts": done.tally.num_prompts,
-        "tokens": done.tally.num_tokens,
-        "back_offs": done.tally.num_back_offs,
-        "peak_memory_bytes": peak,
-        "platform": platform.platform(terse=True),
-    }

@@ -19,7 +19,7 @@ def doctor(
     output: Annotated[str, typer.Option(help="text or json.")] = "text",
 ) -> None:
     """Print versions, devices and what runs for a model."""
-    from promptlab.harness import find_versions
+    from promptlab.provenance import find_versions
 
     facts: dict[str, Any] = {**find_versions(), **_machine(), **_model(model, revision, device, dtype)}
     if output == "json":
