@@ -1,0 +1,295 @@
+"""The code and the library -> the reference pages in `docs/reference/generated/`.
+
+Run as `python -m docs.generate`, which `make docs` does. The pages are never edited by hand and never committed, so
+they say what the code says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from docs import meanings
+
+OUTPUT = Path(__file__).parent / "reference" / "generated"
+
+
+def main() -> None:
+    """Write every page."""
+    write_reference(OUTPUT)
+
+
+def write_reference(folder: Path) -> list[Path]:
+    """Write the pages into a folder and give back their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, page in PAGES.items():
+        path = folder / f"{name}.md"
+        path.write_text(page().rstrip() + "\n", encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def cli_page() -> str:
+    """Every command with its arguments and flags."""
+    from promptlab.cli.app import app
+
+    parts = ["# Command line", "Every flag can be written with dashes or underscores."]
+    for command in app.registered_commands:
+        function: Any = command.callback
+        name = command.name or function.__name__
+        hints = typing.get_type_hints(function, include_extras=True)
+        rows = [
+            _parameter(key, hints[key], parameter) for key, parameter in inspect.signature(function).parameters.items()
+        ]
+        parts += [f"## promptlab {name}", inspect.getdoc(function) or "", _table(("flag", "takes", "what"), rows)]
+    return "\n\n".join(parts)
+
+
+def exit_codes_page() -> str:
+    """What the command line leaves with."""
+    from promptlab import errors
+    from promptlab.cli.app import INTERRUPTED
+
+    rows = [("0", "all done")]
+    faults = [thing for thing in vars(errors).values() if inspect.isclass(thing)]
+    for code in sorted({fault.exit_code for fault in faults if issubclass(fault, errors.PromptlabError)}):
+        names = [fault for fault in faults if getattr(fault, "exit_code", None) == code]
+        rows.append((str(code), "; ".join(f"`{fault.__name__}`: {_first_line(fault)}" for fault in names)))
+    rows.append((str(INTERRUPTED), "interrupted; the same command continues"))
+    return "\n\n".join(["# Exit codes", _table(("code", "when"), rows)])
+
+
+def tasks_page() -> str:
+    """The tasks of the library."""
+    from promptlab.specs.task import load_tasks
+
+    parts = ["# Tasks"]
+    for task in load_tasks(["*"]):
+        places = [
+            next(name for name in ("bundled", "local", "hub") if getattr(source, name)) for source in task.sources
+        ]
+        rows = [
+            ("family", task.family),
+            ("fields", ", ".join(f"`{name}`" for name in task.fields)),
+            ("labels", ", ".join(f"`{label}`" for label in task.labels)),
+            ("metrics", ", ".join(task.metrics)),
+            ("sources", ", ".join(places)),
+            ("license", task.license),
+            ("citation", task.citation),
+        ]
+        parts += [f"## {task.name}", f"{task.title}.", _table(("key", "value"), rows), task.notes or ""]
+    return "\n\n".join(part for part in parts if part)
+
+
+def templates_page() -> str:
+    """The templates of the library, as they are written."""
+    from promptlab.specs.template import load_templates
+
+    parts = ["# Templates"]
+    for template in load_templates(["*"]):
+        facts = f"Tags: {', '.join(template.tags)}."
+        reference = f"Reference: {template.reference}." if template.reference else ""
+        code = f"```jinja\n{template.text}\n```"
+        parts += [f"## {template.name}", code, facts, reference, template.notes or ""]
+    return "\n\n".join(part for part in parts if part)
+
+
+def verbalizers_page() -> str:
+    """The verbalizers of the library."""
+    from promptlab.specs.verbalizer import load_verbalizers
+
+    parts = ["# Verbalizers"]
+    for verbalizer in load_verbalizers(["*"]):
+        rows = [
+            (
+                f"`{label}`",
+                ", ".join(word.word if word.weight == 1 else f"{word.word} ({word.weight})" for word in words),
+            )
+            for label, words in verbalizer.labels.items()
+        ]
+        reference = f"Pooled by `{verbalizer.pool}`. Reference: {verbalizer.reference}."
+        parts += [f"## {verbalizer.name}", _table(("label", "words"), rows), reference, verbalizer.notes or ""]
+    return "\n\n".join(part for part in parts if part)
+
+
+def files_page() -> str:
+    """The keys of every data file, from the models that read them."""
+    return "\n\n".join(
+        ["# Keys of the data files", "A key that is not listed is an error."]
+        + [
+            f"## {title}\n\n{_table(('key', 'holds', 'default', 'what'), _keys(model, known))}"
+            for title, model, known in file_models()
+        ]
+    )
+
+
+def results_page() -> str:
+    """The fields of `results.json`."""
+    from promptlab.store import SCHEMA_VERSION
+
+    parts = [
+        "# Fields of results.json",
+        f"The schema version is {SCHEMA_VERSION}.",
+        "`cells` is a list of results, `baselines` a list of baselines; a number that could not be computed is null.",
+    ]
+    for title, kind, known in result_kinds():
+        hints = typing.get_type_hints(kind)
+        rows = [(f"`{field.name}`", _holds(hints[field.name]), known[field.name]) for field in dataclasses.fields(kind)]
+        parts += [f"## {title}", _table(("field", "holds", "what"), rows)]
+    return "\n\n".join(parts)
+
+
+def names_page() -> str:
+    """Registered metrics, calibrations and backends, and what a template may use."""
+    from promptlab import rendering, sandbox
+    from promptlab.registry import BACKENDS, CALIBRATIONS, METRICS
+    from promptlab.specs.template import Template
+
+    rendering.compile_template(Template.from_text("{{ mask }}"))  # registers promptlab's own filters
+    parts = ["# Names"]
+    for title, registry in (("Metrics", METRICS), ("Calibrations", CALIBRATIONS), ("Backends", BACKENDS)):
+        rows = [(f"`{name}`", _first_line(registry.get(name))) for name in registry.names()]
+        parts += [f"## {title}", _table(("name", "what"), rows)]
+    own = sorted({name for name in sandbox.environment().filters if not name.endswith("__")})
+    reserved = ", ".join(f"`{name}`" for name in rendering.RESERVED)
+    parts += [
+        "## What a template may use",
+        f"Names with a meaning of their own: {reserved}.",
+        "Filters: " + ", ".join(f"`{name}`" for name in own) + ".",
+        "Tests: " + ", ".join(f"`{name}`" for name in sandbox.PLAIN_TESTS) + ".",
+        "Calls: " + ", ".join(f"`{name}(...)`" for name in sandbox.CALLABLES) + ".",
+    ]
+    return "\n\n".join(parts)
+
+
+def python_page() -> str:
+    """The public names of the package."""
+    import promptlab
+
+    parts = ["# Python", "`import promptlab` is light; torch is imported when a run needs it."]
+    for name in promptlab.__all__:
+        thing = getattr(promptlab, name)
+        if name.startswith("__"):
+            continue
+        shown = f"{name}{inspect.signature(thing)}" if inspect.isfunction(thing) else f"class {name}"
+        parts += [f"## {name}", f"```python\n{shown}\n```", f"```text\n{inspect.getdoc(thing) or ''}\n```"]
+    return "\n\n".join(parts)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "cli": cli_page,
+    "exit_codes": exit_codes_page,
+    "tasks": tasks_page,
+    "templates": templates_page,
+    "verbalizers": verbalizers_page,
+    "files": files_page,
+    "results": results_page,
+    "names": names_page,
+    "python": python_page,
+}
+
+
+def file_models() -> list[tuple[str, Any, Mapping[str, str]]]:
+    """Title, model and meanings of every part of a data file."""
+    from promptlab.specs.run import RunSpec
+    from promptlab.specs.task import HubSource, LabelColumn, Source, Task
+    from promptlab.specs.template import TemplateHead
+    from promptlab.specs.verbalizer import Verbalizer
+
+    return [
+        ("tasks/NAME.yaml", Task, meanings.TASK),
+        ("A source of a task", Source, meanings.SOURCE),
+        ("The hub of a source", HubSource, meanings.HUB_SOURCE),
+        ("The label of a source", LabelColumn, meanings.LABEL_COLUMN),
+        ("The head of templates/FAMILY/NAME.jinja", TemplateHead, meanings.TEMPLATE),
+        ("verbalizers/FAMILY/NAME.yaml", Verbalizer, meanings.VERBALIZER),
+        ("run.yaml", RunSpec, meanings.RUN),
+    ]
+
+
+def result_kinds() -> list[tuple[str, Any, Mapping[str, str]]]:
+    """Title, dataclass and meanings of what `results.json` holds."""
+    from promptlab.results import Baseline, MetricValue, Result
+
+    return [
+        ("A result", Result, meanings.RESULT),
+        ("A metric of a result", MetricValue, meanings.METRIC_VALUE),
+        ("A baseline", Baseline, meanings.BASELINE),
+    ]
+
+
+def file_keys(model: Any) -> list[str]:
+    """The keys that a file itself holds; name, path and family of whole files come from where it lies."""
+    from promptlab.specs.task import Task
+    from promptlab.specs.verbalizer import Verbalizer
+
+    given = {Task: {"name", "path"}, Verbalizer: {"name", "path", "family"}}.get(model, set())
+    return [name for name in model.model_fields if name not in given]
+
+
+def _keys(model: Any, known: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for name in file_keys(model):
+        field = model.model_fields[name]
+        default = "required" if field.is_required() else _default(field.default)
+        rows.append((f"`{name}`", _holds(field.annotation), default, known[name]))
+    return rows
+
+
+def _parameter(name: str, hint: Any, parameter: inspect.Parameter) -> tuple[str, str, str]:
+    """Flag, what it takes, and its help, of one argument or option of a command."""
+    kind, info = typing.get_args(hint)
+    is_argument = type(info).__name__ == "ArgumentInfo"
+    # Inside Annotated, typer keeps the first flag where a default would stand.
+    flags = [flag for flag in (info.default, *(info.param_decls or ())) if str(flag).startswith("-")]
+    flags = flags or [f"--{name.replace('_', '-')}"]
+    shown = name.upper() if is_argument else ", ".join(f"`{flag}`" for flag in flags)
+    takes = "nothing" if kind is bool else _holds(kind)
+    required = ", required" if parameter.default is inspect.Parameter.empty else ""
+    return shown, f"{takes}{required}", info.help or ""
+
+
+def _holds(annotation: Any) -> str:
+    """A type in words."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _holds(inner[0])
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_holds(part) for part in inner if part is not type(None)))
+    if origin in (tuple, list):
+        return f"list of {_holds(inner[0])}"
+    if origin is not None and issubclass(origin, Mapping):
+        return f"mapping from {_holds(inner[0])} to {_holds(inner[1])}"
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any value", Path: "path"}
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _default(value: Any) -> str:
+    if value is None or value == ():
+        return "none"
+    return ", ".join(f"`{item}`" for item in value) if isinstance(value, tuple) else f"`{value}`"
+
+
+def _first_line(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").splitlines()[0]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What each key of a data file, each field of a result and each named file means, in one sentence.
+
+The names come from the code and the meanings from here; a test holds that both list the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TASK: Mapping[str, str] = {
+    "title": "What a reader calls the task.",
+    "family": "Which templates and verbalizers speak about it.",
+    "kind": "What is predicted; classification is the one kind so far.",
+    "labels": "Our names of the classes, in order.",
+    "sources": "Where rows come from; the first source that is there is read.",
+    "metrics": "What is measured; the first one is the headline.",
+    "language": "Language of the texts, such as `en`.",
+    "license": "Licence of the rows, in words.",
+    "citation": "Who made the dataset.",
+    "homepage": "Where the dataset is described.",
+    "notes": "What a reader of figures should know.",
+    "version": "Counts up when the same name stands for other rows or labels.",
+}
+SOURCE: Mapping[str, str] = {
+    "local": "A folder under `--data` that holds `<split>.jsonl`, `.csv` or `.parquet`.",
+    "bundled": "A folder beside the task file that ships with its rows.",
+    "hub": "A dataset of the hub.",
+    "splits": "Our name of a split (`train`, `validation`, `test`) and the source's name of it.",
+    "fields": "A field of the templates, and the column or Jinja expression over the row that fills it.",
+    "label": "Where the gold label stands; left out where there is none.",
+}
+HUB_SOURCE: Mapping[str, str] = {
+    "path": "Name of the dataset on the hub.",
+    "name": "Its configuration, where it has several.",
+    "revision": "The commit that is read.",
+    "verified": "Whether somebody has looked at revision, columns and label values.",
+}
+LABEL_COLUMN: Mapping[str, str] = {
+    "column": "The column of the gold label.",
+    "values": "Raw value to label; the raw value itself is the label where this is left out.",
+}
+TEMPLATE: Mapping[str, str] = {
+    "fields": "Fields that the text may read; a misspelt one is then a fault of the file.",
+    "tags": "What the template is for: `instructive`, or a control.",
+    "reference": "Where it was published.",
+    "notes": "What a reader should know.",
+}
+VERBALIZER: Mapping[str, str] = {
+    "labels": "Label to a word, a list of words, or words with weights.",
+    "pool": "How the words of one label become one score.",
+    "multi_token": "What happens to a word of several tokens; it is refused.",
+    "reference": "Where it was published.",
+    "notes": "What a reader should know.",
+}
+RUN: Mapping[str, str] = {
+    "models": "Bundled names, folders or hub names; the flag is `--model`.",
+    "revision": "Branch, tag or commit of a hub model.",
+    "tasks": "Names, globs or paths.",
+    "templates": "Names, globs, paths, or the text itself.",
+    "verbalizers": "Names, globs, paths, `label=word,label=word`, or a mapping.",
+    "calibrations": "Which calibrations to apply.",
+    "data": "The folder that local sources lie in; default: `PROMPTLAB_DATA`.",
+    "include": "Folders with `tasks/`, `templates/` and `verbalizers/` of your own.",
+    "split": "The split that is scored.",
+    "limit": "A number of rows, seeded and stratified, or `first:N`.",
+    "max_length": "Most tokens of a prompt; default: the model's limit, at most 512.",
+    "device": "`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.",
+    "dtype": "The dtype of the weights.",
+    "batch_size": "`auto`, which is a budget of tokens, or a number of prompts.",
+    "seed": "The one seed; everything random derives from it.",
+    "output_path": "The folder that runs go into.",
+    "name": "Name of the run's folder; default: made of the models and the plan.",
+    "no_text": "Keep the text of rows out of the report.",
+}
+RESULT: Mapping[str, str] = {
+    "cell": "Id of the cell.",
+    "block": "Id of the block that was read.",
+    "model": "The model as it was asked for.",
+    "task": "Name of the task.",
+    "family": "Family of the task.",
+    "split": "The split that was scored.",
+    "template": "Name of the template.",
+    "template_tags": "Its tags.",
+    "verbalizer": "Name of the verbalizer.",
+    "pool": "How it pools the words of a label.",
+    "calibration": "Name of the calibration.",
+    "labels": "The labels, in order.",
+    "num_rows": "Rows of the split after `--limit`; unscored ones are among them.",
+    "num_unscored": "Rows that could not be scored.",
+    "num_truncated": "Rows of which some tokens were cut.",
+    "num_near_ties": "Scored rows whose two best labels are within 1e-4 in log-probability.",
+    "mass": "Mean over scored rows of the probability that all label words have together.",
+    "prior": "Label to mean probability over the content-free texts, before calibration.",
+    "predicted": "Label to number of rows that got it; `none` counts unscored rows.",
+    "metrics": "Metric to value and interval; empty where rows have no gold labels.",
+    "skipped": "Why nothing was decided, or null.",
+}
+METRIC_VALUE: Mapping[str, str] = {
+    "value": "The metric on all rows.",
+    "low": "Lower end of the interval.",
+    "high": "Upper end of the interval.",
+    "interval": "How the interval was made: `wilson` or `bootstrap`.",
+    "confidence": "Its two-sided confidence.",
+    "higher_is_better": "Which way is good.",
+}
+BASELINE: Mapping[str, str] = {
+    "task": "Name of the task.",
+    "split": "The split that was scored.",
+    "name": "`uniform`, `majority_train` or `majority_test`.",
+    "metrics": "Metric to value.",
+    "note": "What it does, in words.",
+}
