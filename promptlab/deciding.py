@@ -81,9 +81,12 @@ def decide(
     """
     labels = cell.task.labels
     raw = _scores(cell, stored, block.rows, word_ids)
-    content_free = _scores(cell, stored, block.content_free, word_ids)
-    log_probabilities = calibrate(cell.calibration, raw.scores, content_free.scores)
+    content_free = _content_free_scores(cell, stored, block.content_free, word_ids)
     is_scored = np.array([row.prompt_key is not None for row in block.rows])
+    if content_free is None:  # no text fits beside the template: nothing can be calibrated
+        is_scored &= cell.calibration == "none"
+    known = np.zeros((1, len(labels))) if content_free is None else content_free
+    log_probabilities = calibrate(cell.calibration, raw.scores, known)
     probabilities = np.where(is_scored[:, None], np.exp(log_probabilities), 1 / len(labels))
     predicted = np.where(is_scored, np.argmax(probabilities, axis=1), UNSCORED)
     outcome = _outcome(labels, gold, predicted, probabilities)
@@ -139,6 +142,14 @@ def _scores(cell: Cell, stored: BlockScores, rows: Sequence[PromptRow], word_ids
     return verbalize(log_probs, stored.columns, cell.verbalizer, word_ids, cell.task.labels)
 
 
+def _content_free_scores(
+    cell: Cell, stored: BlockScores, rows: Sequence[PromptRow], word_ids: Mapping[str, int]
+) -> Float64[np.ndarray, "text label"] | None:
+    """Label scores of the content-free texts that could be scored; None where none could."""
+    scored = [row for row in rows if row.prompt_key is not None]
+    return _scores(cell, stored, scored, word_ids).scores if scored else None
+
+
 def _outcome(
     labels: Sequence[str],
     gold: Sequence[str | None],
@@ -151,9 +162,11 @@ def _outcome(
     return Outcome(np.array([index[str(label)] for label in gold]), predicted, probabilities)
 
 
-def _prior(labels: Sequence[str], content_free: LabelScores) -> dict[str, float]:
-    """Mean over the content-free texts of p(y | c), before calibration."""
-    probabilities = label_probabilities(content_free.scores).mean(axis=0)
+def _prior(labels: Sequence[str], content_free: Float64[np.ndarray, "text label"] | None) -> dict[str, float]:
+    """Mean over the content-free texts of p(y | c), before calibration; empty where none could be scored."""
+    if content_free is None:
+        return {}
+    probabilities = label_probabilities(content_free).mean(axis=0)
     return {label: float(value) for label, value in zip(labels, probabilities, strict=True)}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
+MAX_DEPTH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ def parse_yaml(text: str, *, shown: str, first_line: int = 1) -> Document:
     """
     loader = _Words(text)
     try:
+        _refuse_depth(text, shown, first_line)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -58,7 +60,7 @@ def parse_yaml(text: str, *, shown: str, first_line: int = 1) -> Document:
         raise FileFault(f"{shown}:{first_line} is not valid YAML: {str(error).splitlines()[0]}.") from None
     finally:
         loader.dispose()
-    builder = _Builder(shown, first_line)
+    builder = _Builder(shown, first_line, loader.resolve)
     data = {} if node is None else builder.build(node, ())
     if builder.faults:
         raise FileFault(builder.faults)
@@ -79,17 +81,28 @@ def validate(model: type[M], document: Document, **more: Any) -> M:
     try:
         return model.model_validate({**document.data, **more})
     except ValidationError as error:
-        raise FileFault([_fault(model, document, fault) for fault in error.errors()]) from None
+        raise FileFault([_fault(model, document, fault, more) for fault in error.errors()]) from None
 
 
-def _fault(model: type[BaseModel], document: Document, fault: Any) -> str:
-    """One sentence for one pydantic fault."""
+def _refuse_depth(text: str, shown: str, first_line: int) -> None:
+    """Refuse nesting that no data file needs, before anything walks down it."""
+    depth = 0
+    events: Iterable[Any] = yaml.parse(text, Loader=_Words)
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            line = first_line + event.start_mark.line
+            raise FileFault(f"{shown}:{line} is nested more than {MAX_DEPTH} levels deep.")
+
+
+def _fault(model: type[BaseModel], document: Document, fault: Any, more: Container[str]) -> str:
+    """One sentence for one pydantic fault; `more` are keys of the model that a file must not hold."""
     path = _data_path(document.data, fault["loc"])
     where, kind = document.place(path), fault["type"]
     if kind == "missing":
         return f"{where}: is required and missing."
     if kind == "extra_forbidden":
-        allowed = [name for name in _keys_at(model, path[:-1]) if name not in ("name", "path", "family")]
+        allowed = [name for name in _keys_at(model, path[:-1]) if len(path) > 1 or name not in more]
         hint = did_you_mean(str(path[-1]), allowed)
         return f"{where}: unknown key.{hint} Allowed: {', '.join(sorted(allowed))}."
     message = fault["msg"].removeprefix("Value error, ").removesuffix(".")
@@ -146,7 +159,7 @@ for _name, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)", "-+.0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
 ):
     for _character in _first:
         _resolvers = _Words.yaml_implicit_resolvers.setdefault("" if _character == "\0" else _character, [])
@@ -156,11 +169,12 @@ for _name, _pattern, _first in (
 class _Builder:
     """Plain values from a YAML node tree, with lines and faults collected on the way."""
 
-    def __init__(self, shown: str, first_line: int) -> None:
+    def __init__(self, shown: str, first_line: int, resolve: Callable[..., str]) -> None:
         self.lines: dict[Path_, int] = {}
         self.faults: list[str] = []
         self._shown = shown
         self._first_line = first_line
+        self._resolve = resolve
         self._seen: set[int] = set()
 
     def build(self, node: Any, path: Path_) -> Any:
@@ -169,6 +183,7 @@ class _Builder:
             self._refuse(node, path, "anchors and aliases are not read, write the value out")
             return None
         self._seen.add(id(node))
+        self._refuse_tag(node, path)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -181,6 +196,7 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._refuse(key_node, path, "a key must be one word")
                 continue
+            self._refuse_tag(key_node, path)
             key = self._scalar(key_node, path)
             here = (*path, key)
             if key in data:
@@ -198,10 +214,17 @@ class _Builder:
             return None
         if tag == "bool":
             return text.lower() == "true"
-        if tag in ("int", "float"):
+        try:
             return int(text) if tag == "int" else float(text)
-        self._refuse(node, path, f"the tag {node.tag} is not read")
-        return None
+        except ValueError:  # a tag that was refused already, or thousands of digits
+            self._refuse(node, path, "is not a number that can be read")
+            return None
+
+    def _refuse_tag(self, node: Any, path: Path_) -> None:
+        """Refuse a tag that is not the one that the value has by itself."""
+        own = self._resolve(type(node), node.value, (not getattr(node, "style", None), False))
+        if node.tag != own:
+            self._refuse(node, path, f"the tag {node.tag.replace(_TAG, '!!')} is not read")
 
     def _line(self, node: Any) -> int:
         return int(self._first_line + node.start_mark.line)

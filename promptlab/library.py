@@ -52,12 +52,13 @@ def bundled_model_path() -> Path:
 
 def search_roots(include: Sequence[str] = ()) -> list[Path]:
     """Folders to look in, first match wins: `--include`, then PROMPTLAB_PATH, then the shipped library."""
-    named = [*include, *filter(None, os.environ.get("PROMPTLAB_PATH", "").split(os.pathsep))]
+    named = [("--include", folder) for folder in include]
+    named += [("PROMPTLAB_PATH", folder) for folder in os.environ.get("PROMPTLAB_PATH", "").split(os.pathsep) if folder]
     roots = []
-    for folder in named:
+    for origin, folder in named:
         path = Path(folder).expanduser()
         if not path.is_dir():
-            raise UsageError(f"--include {folder}: there is no such folder.")
+            raise UsageError(f"{origin} {folder}: there is no such folder.")
         roots.append(path)
     return [*roots, library_root()]
 

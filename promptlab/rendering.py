@@ -52,6 +52,8 @@ class _Slot:
     def __str__(self) -> str:
         raise JinjaError(f"{{{{ {self.kind} }}}} must stand alone, not inside an expression or a filter")
 
+    __repr__ = __str__  # a list of slots that is turned into text would print an address
+
 
 @dataclass(frozen=True, slots=True)
 class _Soft:
@@ -124,7 +126,10 @@ def render(
     if options is not None:
         values["options"] = list(options)
     pieces = sandbox.run_compiled(compiled.code, values, shown=shown)
-    segments = _merge([piece if isinstance(piece, Segment) else Segment("literal", piece) for piece in pieces])
+    parts = [piece if isinstance(piece, Segment) else Segment("literal", piece) for piece in pieces]
+    if sum(len(part.text) for part in parts) > sandbox.MAX_CHARACTERS:
+        raise TemplateError(f"{shown} is longer than {sandbox.MAX_CHARACTERS} characters.")
+    segments = _merge(parts)
     if not any(segment.kind == "mask" for segment in segments):
         raise TemplateError(f"{shown} rendered no {{{{ mask }}}}.")
     return Prompt(segments)
@@ -239,7 +244,7 @@ def _segment(context: Any, value: Any, is_field: bool) -> Segment:
         return Segment(value.kind)
     if isinstance(value, _Soft):
         return Segment("soft", value.words)
-    if isinstance(value, list | tuple | dict):
+    if not isinstance(value, str | int | float | None):
         raise JinjaError(f"a {type(value).__name__} was printed: join it, such as {{{{ options | join(', ') }}}}")
     text = sandbox.bounded_value(str(value))
     if not is_field:

@@ -123,15 +123,15 @@ def read_results(folder: Path) -> RunResults:
     if not folder.is_dir():
         raise StoreError(f"{folder}: there is no such run folder.")
     stored = read_json(folder / "results.json")
-    if stored.get("schema_version", 0) > SCHEMA_VERSION:
-        raise StoreError(f"{folder}: was written by a newer promptlab (schema {stored['schema_version']}).")
-    return RunResults(
-        folder=folder,
-        manifest=read_json(folder / "manifest.json"),
-        results=tuple(_result(cell) for cell in stored["cells"]),
-        baselines=tuple(Baseline(**baseline) for baseline in stored["baselines"]),
-        timings=read_json(folder / "timings.json"),
-    )
+    manifest, timings = read_json(folder / "manifest.json"), read_json(folder / "timings.json")
+    try:
+        if stored.get("schema_version", 0) > SCHEMA_VERSION:
+            raise StoreError(f"{folder}: was written by a newer promptlab (schema {stored['schema_version']}).")
+        results = tuple(_result(cell) for cell in stored["cells"])
+        baselines = tuple(Baseline(**baseline) for baseline in stored["baselines"])
+    except (AttributeError, KeyError, TypeError):
+        raise StoreError(f"{folder}/results.json: is not what promptlab writes. Run the same command again.") from None
+    return RunResults(folder, manifest, results, baselines, timings)
 
 
 def _result(cell: dict[str, Any]) -> Result:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,8 +168,10 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{shown}:{number}: is not valid JSON: {error}.") from None
+            except json.JSONDecodeError as error:
+                raise DataError(f"{shown}:{number}: is not valid JSON: {error.msg} (column {error.colno}).") from None
+            except (RecursionError, ValueError):  # a ValueError is a number of thousands of digits
+                raise DataError(f"{shown}:{number}: is nested too deeply or holds too long a number.") from None
             if not isinstance(row, dict):
                 raise DataError(f"{shown}:{number}: must be an object {{...}}, found {type(row).__name__}.")
             yield f"{shown}:{number}", row
@@ -239,17 +242,20 @@ def _field(task: Task, name: str, wanted: str, row: Mapping[str, Any], place: st
         columns = ", ".join(str(column) for column in row)
         raise DataError(f"{place} field '{name}': column '{wanted}' is missing.{hint} Columns: {columns}.")
     if wanted not in getters:
-        getters[wanted] = sandbox.compile_expression(wanted, shown=f"{shown_path(Path(task.path))} fields.{name}:")
+        getters[wanted] = sandbox.compile_expression(wanted, shown=f"{shown_path(Path(task.path))} fields.{name}")
     try:
-        return _as_json(getters[wanted](row), name, place)
+        filled = {column: "" if _is_missing(value) else value for column, value in row.items()}
+        return _as_json(getters[wanted](filled), name, place)
     except PromptlabError as error:
         raise DataError(f"{place} {error}") from None
 
 
 def _as_json(value: Any, name: str, place: str) -> Any:
     """A value that a template may see: text, number, list or mapping; a missing value is an empty text."""
-    if value is None or (isinstance(value, float) and value != value):
+    if _is_missing(value):
         return ""
+    if isinstance(value, float) and math.isinf(value):
+        raise DataError(f"{place} field '{name}': an infinite number cannot stand in a prompt.")
     if isinstance(value, str | int | bool | float):
         return value
     if isinstance(value, Mapping):
@@ -257,6 +263,10 @@ def _as_json(value: Any, name: str, place: str) -> Any:
     if isinstance(value, list | tuple):
         return [_as_json(item, name, place) for item in value]
     raise DataError(f"{place} field '{name}': a {type(value).__name__} cannot stand in a prompt.")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _label(task: Task, source: Source, row: Mapping[str, Any], place: str) -> str | None:
@@ -270,8 +280,8 @@ def _label(task: Task, source: Source, row: Mapping[str, Any], place: str) -> st
     if values is None:
         name = raw
     else:
-        named = {(type(key), key): value for key, value in values.items()}
-        name = named.get((type(raw), raw), {str(key): value for key, value in values.items()}.get(str(raw)))
+        named = {(type(key), str(key)): value for key, value in values.items()}
+        name = named.get((type(raw), str(raw)), {str(key): value for key, value in values.items()}.get(str(raw)))
     if name not in task.labels:
         allowed = ", ".join(map(str, values or task.labels))
         raise DataError(f"{place}: label {raw!r} is unknown to task '{task.name}'. Known: {allowed}.")

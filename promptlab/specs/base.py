@@ -41,10 +41,10 @@ def load_all(
     include: Sequence[str],
 ) -> list[S]:
     """Load what every selector means; faults of several files are raised together."""
-    loaded: dict[str, S] = {}
+    loaded: dict[str, Any] = {}
     faults: list[str] = []
     for selector in selectors:
-        made: list[Any] | None = [selector] if isinstance(selector, Spec) else None
+        made: Any = [selector] if isinstance(selector, Spec) else None
         try:
             if made is None:
                 made = inline(selector)
@@ -59,7 +59,9 @@ def load_all(
             faults.extend(fault.faults)
             continue
         for item in made:
-            loaded.setdefault(str(getattr(item, "name", item)), item)
+            known = loaded.setdefault(item.name, item)
+            if known.hash != item.hash:
+                faults.append(f"two different {kind}s are called '{item.name}': rename {known.path} or {item.path}.")
     if faults:
         raise FileFault(list(dict.fromkeys(faults)))
     return list(loaded.values())

@@ -47,6 +47,14 @@ class Source(Spec):
     fields: dict[str, str]
     label: LabelColumn | None = None
 
+    @field_validator("fields")
+    @classmethod
+    def _are_free_names(cls, fields: dict[str, str]) -> dict[str, str]:
+        reserved = sorted(RESERVED_FIELDS & set(fields))
+        if reserved:
+            raise ValueError(f"'{reserved[0]}' has a meaning of its own in templates: give the field another name")
+        return fields
+
     @model_validator(mode="after")
     def _is_one_place(self) -> Source:
         places = [name for name in ("local", "bundled", "hub") if getattr(self, name) is not None]
@@ -89,9 +97,6 @@ class Task(Spec):
             unknown = sorted(values - set(self.labels))
             if unknown:
                 raise ValueError(f"sources.{number}.label.values names {unknown[0]!r}, which is not in labels")
-        reserved = sorted(RESERVED_FIELDS & set(self.fields))
-        if reserved:
-            raise ValueError(f"'{reserved[0]}' has a meaning of its own in templates: give the field another name")
         if len({frozenset(source.fields) for source in self.sources}) > 1:
             raise ValueError("all sources must give the same fields")
         return self
