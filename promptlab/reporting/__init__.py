@@ -1,0 +1,1 @@
+"""Stored run -> tables, charts and pages; works without torch and reads no row of a task."""

@@ -1,0 +1,178 @@
+"""The back of the report: every cell, what the run cost, and what is needed to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from promptlab.reporting.document import Code, Paragraph, Part, Section, Subheading, Table, make_table
+from promptlab.reporting.formats import (
+    count,
+    model_names,
+    percent,
+    plural,
+    short_names,
+    size,
+    span,
+    three_digits,
+)
+from promptlab.reporting.spreads import Grid, kind_of, most_likely, most_predicted
+from promptlab.results import Result, RunResults
+
+_SHOWN_FACTS = {
+    "architecture": "architecture",
+    "num_parameters": "parameters",
+    "device": "device",
+    "device_name": "device name",
+    "num_threads": "threads",
+    "dtype": "dtype",
+    "attention": "attention",
+    "head": "vocabulary head",
+}
+
+
+def cell_section(grids: Sequence[Grid]) -> Section:
+    """One folded table a model x task, one row a decided cell."""
+    tables = [_cell_table(grid) for grid in grids if grid.decided]
+    note = Paragraph("Intervals are at 95 %. The same numbers with all their digits stand in results.csv.")
+    return Section("All cells", "cells", (note, *tables) if tables else ())
+
+
+def cost_section(results: RunResults) -> Section:
+    """Seconds, forward passes, prompts, tokens and memory; the only part that two equal runs may differ in."""
+    timings = results.timings
+    rows = [[f"seconds, {name}", three_digits(value)] for name, value in _sorted(timings.get("seconds"))]
+    for name in ("forwards", "prompts", "tokens", "back_offs"):
+        if name in timings:
+            rows.append([_COST_WORDS[name], count(timings[name])])
+    rows.append(["peak memory of the process", size(timings.get("peak_memory_bytes"))])
+    rows += [[name, str(timings[name])] for name in ("platform", "finished_at") if timings.get(name)]
+    text = "What the last call did. Scores that were stored by an earlier call cost it nothing and are not counted."
+    parts = [Paragraph(text), make_table(["what", "#value"], rows), *_hardware(results)]
+    return Section("Cost", "cost", tuple(parts))
+
+
+def repeat_section(results: RunResults) -> Section:
+    """Command, versions, hashes, and the texts and words themselves."""
+    return Section("How to reproduce it", "reproduce", tuple(_repeat(results)))
+
+
+_COST_WORDS = {
+    "forwards": "forward passes",
+    "prompts": "prompts scored",
+    "tokens": "tokens scored",
+    "back_offs": "batches halved for lack of memory",
+}
+
+
+def _cell_table(grid: Grid) -> Table:
+    templates = short_names(cell.template for cell in grid.cells)
+    verbalizers = short_names(cell.verbalizer for cell in grid.cells)
+    others = sorted({name for cell in grid.cells for name in cell.metrics} - {grid.metric})
+    metrics = [*([grid.metric] if grid.metric else []), *others]
+    heads = ["`template", "kind", "`verbalizer", "calibration"]
+    heads += [head for name in metrics for head in (f"#{name}", "#interval")]
+    heads += ["#mass", "most predicted", "largest content-free prior", "#shortened", "#unscored", "#near-ties"]
+    rows = [
+        [
+            templates[cell.template],
+            kind_of(cell),
+            verbalizers[cell.verbalizer],
+            cell.calibration,
+            *_metric_cells(cell, metrics),
+            percent(cell.mass),
+            *_label_cells(cell),
+            *(count(number) for number in (cell.num_truncated, cell.num_unscored, cell.num_near_ties)),
+        ]
+        for cell in grid.decided
+    ]
+    name = model_names([grid.model])[grid.model]
+    return make_table(heads, rows, fold=f"{name} on {grid.task}: {plural(len(rows), 'decided cell')}")
+
+
+def _metric_cells(cell: Result, metrics: Iterable[str]) -> list[str]:
+    shown = []
+    for name in metrics:
+        value = cell.metrics.get(name)
+        shown += [three_digits(value.value), span(value.low, value.high)] if value else [three_digits(None)] * 2
+    return shown
+
+
+def _label_cells(cell: Result) -> list[str]:
+    predicted = most_predicted(cell)
+    label, prior = most_likely(cell) if cell.prior else ("", None)
+    return [f"{predicted[0]} {percent(predicted[1])}" if predicted else "", f"{label} {three_digits(prior)}"]
+
+
+def _hardware(results: RunResults) -> Iterable[Part]:
+    """What each model ran on, as it was read back after the run."""
+    models = results.manifest.get("models", ())
+    if not models:
+        return
+    names = model_names(item["model"] for item in models)
+    facts = {names[item["model"]]: item.get("ran", {}) for item in models}
+    rows = []
+    for key, shown in _SHOWN_FACTS.items():
+        values = [of_model.get(key) for of_model in facts.values()]
+        if any(value is not None for value in values):
+            rows.append([shown, *(count(value) if isinstance(value, int) else str(value or "") for value in values)])
+    yield make_table(["what ran", *facts], rows)
+
+
+def _repeat(results: RunResults) -> Iterable[Part]:
+    manifest = results.manifest
+    if manifest.get("command"):
+        yield Paragraph("The command:")
+        yield Code(str(manifest["command"]))
+    yield Paragraph("The versions and the content hashes of every input:")
+    yield make_table(["what", "`is"], _identity(manifest))
+    yield from _template_table(manifest.get("templates", {}))
+    yield from _verbalizer_table(manifest.get("verbalizers", {}))
+
+
+def _identity(manifest: Mapping[str, Any]) -> list[list[str]]:
+    rows = [[f"version of {name}", str(value)] for name, value in _sorted(manifest.get("versions")) if name != "git"]
+    git = (manifest.get("versions") or {}).get("git")
+    rows += [["git commit", str(git)]] if git else []
+    rows += [["plan", str(manifest["plan"])]] if manifest.get("plan") else []
+    for model in manifest.get("models", ()):
+        for key in ("revision", "weights", "tokenizer"):
+            if model.get(key):
+                rows.append([f"{key} of {model['model']}", str(model[key])])
+    rows += [[f"longest prompt, {name}", f"{value} tokens"] for name, value in _sorted(manifest.get("max_length"))]
+    for name, task in _sorted(manifest.get("tasks")):
+        rows += [[f"{what} of {name}", str(task[key])] for key, what in (("hash", "task"), ("rows", "rows"))]
+        if task.get("source", {}).get("revision"):
+            rows.append([f"source of {name}", f"{task['source'].get('path')} @ {task['source']['revision']}"])
+    return rows
+
+
+def _template_table(templates: Mapping[str, Any]) -> Iterable[Part]:
+    if templates:
+        yield Subheading("Templates")
+        rows = [
+            [name, ", ".join(item["tags"]), item["text"], item.get("reference") or "", item["hash"]]
+            for name, item in _sorted(templates)
+        ]
+        heads = ["`template", "kind", "`text", "reference", "`hash"]
+        yield make_table(heads, rows, fold=plural(len(rows), "template"))
+
+
+def _verbalizer_table(verbalizers: Mapping[str, Any]) -> Iterable[Part]:
+    if verbalizers:
+        yield Subheading("Verbalizers")
+        rows = [
+            [name, _words(item["labels"]), str(item.get("pool", "")), item.get("reference") or "", item["hash"]]
+            for name, item in _sorted(verbalizers)
+        ]
+        heads = ["`verbalizer", "label: words", "pool", "reference", "`hash"]
+        yield make_table(heads, rows, fold=plural(len(rows), "verbalizer"))
+
+
+def _words(labels: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{label}: {', '.join(words)}" for label, words in _sorted(labels))
+
+
+def _sorted(mapping: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+    """Items in an order that does not depend on whether the run was read back from its file."""
+    return sorted((mapping or {}).items())

@@ -1,0 +1,151 @@
+"""Stored cells -> what a reader must know before believing them: low mass, lost rows, near-ties, skipped cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from promptlab.reporting.formats import count, listing, percent, plural, round_percent, short_names, three_digits
+from promptlab.reporting.spreads import CONTROLS, Grid, headlines, most_predicted
+from promptlab.results import Result
+
+LOW_MASS = 0.01
+ONE_SIDED = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """One warning about a model x task, in one or two sentences."""
+
+    model: str
+    task: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedGroup:
+    """Cells of one verbalizer that were not decided, and the reason of the first."""
+
+    model: str
+    task: str
+    verbalizer: str
+    num_cells: int
+    reason: str
+
+
+def cautions(grid: Grid) -> list[Caution]:
+    """Every warning about a grid, the gravest first."""
+    found = [
+        ("skipped cells", _skipped(grid)),
+        ("low mass", _low_mass(grid)),
+        ("one-sided predictions", _one_sided(grid)),
+        ("controls", _controls(grid)),
+        ("unscored rows", _unscored(grid)),
+        ("shortened rows", _shortened(grid)),
+        ("near-ties", _near_ties(grid)),
+        ("no gold labels", _no_gold(grid)),
+    ]
+    return [Caution(grid.model, grid.task, kind, text) for kind, text in found if text]
+
+
+def low_mass_pairs(grid: Grid) -> list[Result]:
+    """Template x verbalizer pairs whose label words have less than 1 % of the probability at the mask."""
+    return [cell for cell in grid.pairs() if cell.mass is not None and cell.mass < LOW_MASS]
+
+
+def skipped_groups(grid: Grid) -> list[SkippedGroup]:
+    """The skipped cells of a grid by verbalizer."""
+    groups: dict[str, list[Result]] = {}
+    for cell in grid.cells:
+        if cell.skipped is not None:
+            groups.setdefault(cell.verbalizer, []).append(cell)
+    return [
+        SkippedGroup(grid.model, grid.task, verbalizer, len(cells), str(cells[0].skipped))
+        for verbalizer, cells in groups.items()
+    ]
+
+
+def _skipped(grid: Grid) -> str:
+    groups = skipped_groups(grid)
+    if not groups:
+        return ""
+    number = sum(group.num_cells for group in groups)
+    names = short_names(cell.verbalizer for cell in grid.cells)
+    words = listing(names[group.verbalizer] for group in groups)
+    return f"{number} of {plural(len(grid.cells), 'cell')} were not decided, with the label words of {words}."
+
+
+def _low_mass(grid: Grid) -> str:
+    low = low_mass_pairs(grid)
+    if not low:
+        return ""
+    pairs = plural(len(grid.pairs()), "template x verbalizer pair")
+    masses = [cell.mass for cell in low if cell.mass is not None]
+    return (
+        f"{len(low)} of {pairs} give the label words less than {round_percent(LOW_MASS)} of the probability at the "
+        f"mask (lowest {percent(min(masses))}): these templates do not ask for these words."
+    )
+
+
+def _one_sided(grid: Grid) -> str:
+    decided = [(cell, found) for cell in grid.decided if (found := most_predicted(cell))]
+    flat = [cell for cell, (_, part) in decided if part >= ONE_SIDED]
+    if not flat:
+        return ""
+    cells = plural(len(decided), "cell")
+    return f"{len(flat)} of {cells} predict one label for {round_percent(ONE_SIDED)} of rows or more."
+
+
+def _controls(grid: Grid) -> str:
+    """Controls that do as well as the instructive templates: then the wording may not be what is measured."""
+    sign = 1 if grid.higher_is_better else -1
+    parts = []
+    for headline in headlines(grid):
+        whole = headline.instructive
+        for kind in CONTROLS:
+            control = headline.kinds.get(kind)
+            if whole and control and sign * (control.median - whole.median) >= 0:
+                numbers = f"{three_digits(control.median)} against {three_digits(whole.median)}"
+                parts.append(f"{kind} with calibration {headline.calibration} ({numbers})")
+    return f"No worse than the median over instructive templates: {listing(parts)}." if parts else ""
+
+
+def _unscored(grid: Grid) -> str:
+    numbers = [cell.num_unscored for cell in grid.decided if cell.num_unscored]
+    if not numbers:
+        return ""
+    return (
+        f"{plural(len(numbers), 'cell')} could not score {_range(numbers)} of {plural(grid.num_rows, 'row')}, "
+        "because the text that must not be shortened is too long. These rows are counted as wrong."
+    )
+
+
+def _shortened(grid: Grid) -> str:
+    cells = {cell.block: cell for cell in grid.decided if cell.num_truncated}
+    if not cells:
+        return ""
+    templates = plural(len({cell.template for cell in cells.values()}), "template")
+    numbers = [cell.num_truncated for cell in cells.values()]
+    return f"With {templates}, {_range(numbers)} of {plural(grid.num_rows, 'row')} were shortened to fit."
+
+
+def _near_ties(grid: Grid) -> str:
+    numbers = [cell.num_near_ties for cell in grid.decided if cell.num_near_ties]
+    if not numbers:
+        return ""
+    return (
+        f"In {plural(len(numbers), 'cell')}, {_range(numbers)} of {plural(grid.num_rows, 'row')} have two best labels "
+        "closer than 0.0001 in log-probability: another machine or batch size may decide them the other way."
+    )
+
+
+def _no_gold(grid: Grid) -> str:
+    if grid.metric is not None or not grid.decided:
+        return ""
+    return f"The {plural(grid.num_rows, 'row')} have no gold labels, so nothing is measured against them."
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"

@@ -1,0 +1,352 @@
+"""Stored run -> the report: what was asked, the headline, every template, calibration, warnings, cells, cost, repeat.
+
+The order is the order in which a reader needs it; nothing here knows about HTML or Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from promptlab.reporting.appendix import cell_section, cost_section, repeat_section
+from promptlab.reporting.cautions import cautions, low_mass_pairs, skipped_groups
+from promptlab.reporting.document import Document, Figure, Paragraph, Part, Section, Subheading, Table, make_table
+from promptlab.reporting.formats import (
+    count,
+    listing,
+    model_names,
+    percent,
+    plural,
+    short_names,
+    signed,
+    span,
+    three_digits,
+)
+from promptlab.reporting.panels import change_panels, forest_panels, mass_panel, spread_panel
+from promptlab.reporting.spreads import (
+    KINDS,
+    Grid,
+    Headline,
+    Spread,
+    changes,
+    content_free,
+    headlines,
+    kind_of,
+    make_grids,
+)
+from promptlab.results import RunResults
+
+_HEADLINE = (
+    "The headline is the median over all decided cells with an instructive template, every verbalizer counted. "
+    "No row was used to choose among them. "
+    "The null template has the fields and the mask alone. "
+    "The content-free constant always predicts the label that the template makes likeliest on content-free text "
+    "(median over the same templates and verbalizers). "
+    "The gap to the oracle is how far the best of these cells lies from the median: that cell is known only after "
+    "looking at the gold labels, so it is an oracle and no result."
+)
+_FOREST = (
+    "Every template is a dot with its 95 % interval over rows. "
+    "Filled dots are instructive templates, hollow diamonds are controls. "
+    "Templates stand in the same order in every panel of a task: by their median over verbalizers and calibrations. "
+    "That order was made with the gold labels and chooses nothing."
+)
+_CHANGE = (
+    "Each line is one instructive template with one verbalizer, from before (hollow) to after (filled). "
+    "Further right, the content-free texts alone make one label likelier: there a correction has more to remove. "
+    "Priors are read before calibration."
+)
+_MASS = (
+    "Mass is the mean over rows of the probability that the label words of a verbalizer have together at the mask. "
+    "Where it is below 1 %, the template does not ask for these words, and the label scores compare words that the "
+    "model hardly expects there. Mass does not depend on calibration. Diamonds are controls."
+)
+
+
+def make_document(results: RunResults) -> Document:
+    """The whole report of a stored run."""
+    grids = make_grids(results)
+    sections = [
+        Section("What was asked and run", "asked", tuple(_asked(results, grids))),
+        Section("Headline", "headline", tuple(_headline(grids))),
+        Section("Every template", "templates", tuple(_templates(grids))),
+        Section("What calibration changed", "calibration", tuple(_calibration(grids))),
+        Section("Mass on label words and warnings", "warnings", tuple(_warnings(results, grids))),
+        cell_section(grids),
+        cost_section(results),
+        repeat_section(results),
+    ]
+    return Document(f"Run {results.name}", _lead(results, grids), tuple(part for part in sections if part.parts))
+
+
+def _lead(results: RunResults, grids: Sequence[Grid]) -> str:
+    """What was asked and run, in words."""
+    cells = results.results
+    kinds = {cell.template: kind_of(cell) for cell in cells}
+    num_controls = sum(kind != "instructive" for kind in kinds.values())
+    models = model_names(cell.model for cell in cells)
+    facts = {item["model"]: item for item in results.manifest.get("models", ())}
+    named = listing(_named_model(short, facts.get(model, {})) for model, short in models.items())
+    tasks = listing(
+        f"{grid.task} ({plural(grid.num_rows, 'row')} of {grid.split}, {_source(_task_facts(results, grid.task))})"
+        for grid in {grid.task: grid for grid in grids}.values()
+    )
+    num_skipped = sum(cell.skipped is not None for cell in cells)
+    num_verbalizers = len({cell.verbalizer for cell in cells})
+    calibrations = dict.fromkeys(cell.calibration for cell in cells)
+    return (
+        f"This run scored {named} on {tasks}. "
+        f"It crossed {plural(len(kinds), 'template')} ({len(kinds) - num_controls} instructive, "
+        f"{plural(num_controls, 'control')}), {plural(num_verbalizers, 'verbalizer')} and "
+        f"{plural(len(calibrations), 'calibration')} ({listing(calibrations)}) wherever they fit together: "
+        f"{plural(len(cells), 'cell')}, of which {count(num_skipped)} were skipped. "
+        f"Seed {results.manifest.get('seed', 'unknown')}."
+    )
+
+
+def _named_model(name: str, facts: Mapping[str, Any]) -> str:
+    parameters = facts.get("ran", {}).get("num_parameters")
+    details = [facts.get("architecture"), f"{count(parameters)} parameters" if parameters else None]
+    known = ", ".join(detail for detail in details if detail)
+    return f"the model {name} ({known})" if known else f"the model {name}"
+
+
+def _task_facts(results: RunResults, task: str) -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = results.manifest.get("tasks", {}).get(task, {})
+    return facts
+
+
+def _source(facts: Mapping[str, Any]) -> str:
+    source = facts.get("source", {})
+    kind = source.get("kind", "unknown")
+    shown = {"bundled": "bundled", "local": "local files", "hub": f"hub dataset {source.get('path')}"}
+    return f"{shown.get(kind, kind)}, source {'verified' if source.get('verified') else 'not verified'}"
+
+
+def _asked(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
+    rows = []
+    for grid in {grid.task: grid for grid in grids}.values():
+        facts = _task_facts(results, grid.task)
+        gold = grid.gold_counts
+        labels = ", ".join(f"{label} ({count(gold.get(label, 0))})" if gold else label for label in grid.labels)
+        rows.append(
+            [
+                grid.task,
+                grid.split,
+                count(grid.num_rows),
+                count(facts.get("num_in_source")),
+                _source(facts),
+                labels,
+                count(len({cell.template for cell in grid.cells})),
+                count(len({cell.verbalizer for cell in grid.cells})),
+            ]
+        )
+    heads = ["task", "split", "#rows", "#in source", "source", "labels (gold rows)", "#templates", "#verbalizers"]
+    yield make_table(heads, rows)
+
+
+def _headline(grids: Sequence[Grid]) -> Iterable[Part]:
+    measured = [grid for grid in grids if grid.metric]
+    if measured:
+        yield Paragraph(_HEADLINE)
+        yield _headline_table(measured)
+        for grid in measured:
+            yield Paragraph(" ".join(_headline_sentences(grid)))
+        panels = [panel for grid in measured if (panel := spread_panel(grid))]
+        caption = "Median (dot) and range (line) over cells; filled dots are the headline, hollow diamonds controls."
+        yield Figure(tuple(panels), caption)
+    unmeasured = [grid for grid in grids if grid.decided and not grid.metric]
+    if unmeasured:
+        yield Paragraph(
+            "Rows without gold labels cannot be measured; these are the shares of rows that got each label."
+        )
+        yield _share_table(unmeasured)
+    empty = [grid.task for grid in grids if not grid.decided]
+    if empty:
+        yield Paragraph(f"No cell was decided on {listing(dict.fromkeys(empty))}; the reasons stand under warnings.")
+
+
+def _headline_table(grids: Sequence[Grid]) -> Table:
+    heads = ["model", "task", "calibration", "metric", "#median", "#min to max", "#cells", "#above majority of train"]
+    heads += ["#null template", "#content-free constant", "#uniform", "#majority of train"]
+    heads += ["#majority of test (oracle)", "#gap to the oracle"]
+    models = model_names(grid.model for grid in grids)
+    rows = []
+    for grid in grids:
+        constant = content_free(grid)
+        for headline in headlines(grid):
+            rows.append(
+                [
+                    models[grid.model] if len(models) > 1 else "",
+                    grid.task,
+                    headline.calibration,
+                    str(grid.metric),
+                    *_headline_numbers(headline),
+                    _median(headline.kinds.get("null")),
+                    "not computed" if grid.gold_counts is None else _median(constant),
+                    *(three_digits(grid.baselines.get(name)) for name in ("uniform", "majority_train")),
+                    three_digits(grid.baselines.get("majority_test")),
+                    three_digits(headline.oracle_gap),
+                ]
+            )
+    return make_table(heads, rows)
+
+
+def _headline_numbers(headline: Headline) -> list[str]:
+    spread = headline.instructive
+    above = None if headline.num_above is None or spread is None else f"{headline.num_above} of {spread.num_cells}"
+    return [
+        _median(spread),
+        span(spread.low, spread.high) if spread else span(None, None),
+        count(spread.num_cells if spread else 0),
+        above or three_digits(None),
+    ]
+
+
+def _median(spread: Spread | None) -> str:
+    return three_digits(spread.median if spread else None)
+
+
+def _headline_sentences(grid: Grid) -> Iterable[str]:
+    yield f"{grid.task} ({grid.metric}):"
+    parts = []
+    for headline in headlines(grid):
+        spread = headline.instructive
+        if spread is not None:
+            parts.append(
+                f"with calibration {headline.calibration}, median {three_digits(spread.median)} "
+                f"({span(spread.low, spread.high)})"
+            )
+    yield f"{'; '.join(parts)}." if parts else "no instructive template was decided."
+    notes = [note for name, note in sorted(grid.baseline_notes.items()) if name == "majority_train"]
+    if notes and "majority_train" in grid.baselines:
+        yield f"The majority of train gets {three_digits(grid.baselines['majority_train'])} ({notes[0]})."
+    widths = [headline.half_width for headline in headlines(grid) if headline.half_width is not None]
+    if widths:
+        yield (
+            f"With {plural(grid.num_rows, 'row')}, the interval of one cell reaches about {three_digits(max(widths))} "
+            "to each side, so templates that are closer than that are not told apart by their own intervals."
+        )
+
+
+def _share_table(grids: Sequence[Grid]) -> Table:
+    models = model_names(grid.model for grid in grids)
+    rows = []
+    for grid in grids:
+        for calibration in grid.calibrations:
+            cells = [cell for cell in grid.decided if cell.calibration == calibration and cell.num_rows]
+            for label in grid.labels:
+                shares = Spread.of([cell.predicted.get(label, 0) / cell.num_rows for cell in cells])
+                low, high = (percent(shares.low), percent(shares.high)) if shares else ("", "")
+                middle = percent(shares.median) if shares else ""
+                model = models[grid.model] if len(models) > 1 else ""
+                rows.append([model, grid.task, calibration, label, middle, f"{low} to {high}", count(len(cells))])
+    heads = ["model", "task", "calibration", "label", "#median share", "#min to max", "#cells"]
+    return make_table(heads, rows)
+
+
+def _templates(grids: Sequence[Grid]) -> Iterable[Part]:
+    measured = [grid for grid in grids if grid.metric]
+    if not measured:
+        return
+    yield Paragraph(_FOREST)
+    for grid in measured:
+        yield Subheading(_grid_name(grid, grids))
+        yield Figure(tuple(forest_panels(grid)), f"{grid.metric} on {grid.task}, a panel a verbalizer.")
+        yield _kind_table(grid)
+
+
+def _kind_table(grid: Grid) -> Table:
+    """Medians by verbalizer, instructive templates beside controls."""
+    names = short_names(cell.verbalizer for cell in grid.cells)
+    rows = []
+    for verbalizer, shown in names.items():
+        for calibration in grid.calibrations:
+            cells = [c for c in grid.decided if (c.verbalizer, c.calibration) == (verbalizer, calibration)]
+            if not cells:
+                continue
+            by_kind = {kind: Spread.of(grid.numbers(c for c in cells if kind_of(c) == kind)) for kind in KINDS}
+            whole = by_kind["instructive"]
+            spread = span(whole.low, whole.high) if whole else span(None, None)
+            numbers = [_median(whole), spread, *(_median(by_kind[kind]) for kind in KINDS[1:])]
+            rows.append([shown, calibration, *numbers])
+    heads = ["verbalizer", "calibration", "#median", "#min to max", "#irrelevant", "#misleading", "#null"]
+    return make_table(heads, rows)
+
+
+def _calibration(grids: Sequence[Grid]) -> Iterable[Part]:
+    measured = [grid for grid in grids if grid.metric]
+    panels = [panel for grid in measured for panel in change_panels(grid)]
+    if not panels:
+        yield Paragraph("Nothing to compare: no cell was measured both without calibration and with one.")
+        return
+    yield Paragraph(_CHANGE)
+    yield Figure(tuple(panels), "Before and after calibration, by the largest content-free prior.")
+    models = model_names(grid.model for grid in measured)
+    rows = []
+    for grid in measured:
+        names = short_names(cell.verbalizer for cell in grid.cells)
+        for change in changes(grid):
+            rows.append(
+                [
+                    models[grid.model] if len(models) > 1 else "",
+                    grid.task,
+                    names[change.verbalizer],
+                    change.calibration,
+                    three_digits(change.before.median),
+                    three_digits(change.after.median),
+                    signed(change.difference),
+                    f"{change.num_better} better, {change.num_worse} worse of {change.before.num_cells}",
+                    three_digits(change.prior.median),
+                ]
+            )
+    heads = ["model", "task", "verbalizer", "calibration", "#median before", "#median after"]
+    yield make_table([*heads, "#median paired change", "templates", "#median largest prior"], rows)
+
+
+def _warnings(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
+    models = model_names(grid.model for grid in grids)
+    found = [caution for grid in grids for caution in cautions(grid)]
+    rows = [[models[c.model] if len(models) > 1 else "", c.task, c.kind, c.text] for c in found]
+    for task in dict.fromkeys(grid.task for grid in grids):
+        if not _task_facts(results, task).get("source", {}).get("verified"):
+            text = "The revision of the source was not checked by anyone: its rows or labels may differ."
+            rows.append(["", task, "source not verified", text])
+    if any(cell.calibration == "batch" for cell in results.results):
+        rows.append(["", "", "transductive", "Calibration batch looks at all scored rows together."])
+    yield make_table(["model", "task", "warning", "what it means"], rows) if rows else Paragraph("No warnings.")
+    yield from _skip_table(grids, models)
+    panels = [panel for grid in grids if (panel := mass_panel(grid))]
+    if panels:
+        yield Subheading("Mass on label words")
+        yield Paragraph(_MASS)
+        yield Figure(tuple(panels), "Mass on the label words of each verbalizer, log scale; the line is 1 %.")
+        yield from _low_mass_table(grids)
+
+
+def _skip_table(grids: Sequence[Grid], models: Mapping[str, str]) -> Iterable[Part]:
+    groups = [group for grid in grids for group in skipped_groups(grid)]
+    if groups:
+        yield Subheading("Skipped cells")
+        rows = [
+            [models[g.model] if len(models) > 1 else "", g.task, g.verbalizer, count(g.num_cells), g.reason]
+            for g in groups
+        ]
+        yield make_table(["model", "task", "`verbalizer", "#cells", "first reason"], rows)
+
+
+def _low_mass_table(grids: Sequence[Grid]) -> Iterable[Part]:
+    models = model_names(grid.model for grid in grids)
+    rows = [
+        [models[grid.model] if len(models) > 1 else "", grid.task, cell.template, cell.verbalizer, percent(cell.mass)]
+        for grid in grids
+        for cell in low_mass_pairs(grid)
+    ]
+    if rows:
+        fold = f"{plural(len(rows), 'template x verbalizer pair')} with mass below 1 %"
+        yield make_table(["model", "task", "`template", "`verbalizer", "#mass"], rows, fold=fold)
+
+
+def _grid_name(grid: Grid, grids: Sequence[Grid]) -> str:
+    models = model_names(each.model for each in grids)
+    return grid.task if len(models) == 1 else f"{models[grid.model]} on {grid.task}"

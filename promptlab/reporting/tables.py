@@ -1,0 +1,98 @@
+"""Stored run -> a flat table with one row a cell, as a data frame and as CSV.
+
+Columns are plain values; a number that there is none of is empty, with the reason in `skipped`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from promptlab.reporting.spreads import kind_of, make_grids, most_likely, most_predicted
+from promptlab.results import Result, RunResults
+
+if TYPE_CHECKING:
+    import pandas
+
+Value = str | int | float | None
+
+COUNTS = ("num_rows", "num_unscored", "num_truncated", "num_near_ties")
+
+
+def to_frame(results: RunResults) -> pandas.DataFrame:
+    """One row a cell; `accuracy`, `accuracy_low` and `accuracy_high` and so on for every metric."""
+    import pandas
+
+    return pandas.DataFrame(list(cell_rows(results)), columns=columns(results))
+
+
+def to_csv(results: RunResults) -> str:
+    """The same table as CSV, with a header."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns(results), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cell_rows(results))
+    return stream.getvalue()
+
+
+def columns(results: RunResults) -> list[str]:
+    """Names of the columns: what names the cell, its metrics, then counts."""
+    names = ["run", "cell", "block", "model", "task", "family", "split", "template", "kind", "verbalizer", "pool"]
+    names += ["calibration"]
+    for metric in metric_names(results):
+        names += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_interval"]
+    names += ["mass", "prior_label", "prior", "predicted_label", "predicted_share"]
+    return [*names, *COUNTS, "skipped"]
+
+
+def metric_names(results: RunResults) -> list[str]:
+    """Metrics that any cell has: headline metrics first, then the others by name."""
+    headline = [grid.metric for grid in make_grids(results) if grid.metric]
+    others = sorted({name for cell in results.results for name in cell.metrics})
+    return list(dict.fromkeys([*headline, *others]))
+
+
+def cell_rows(results: RunResults) -> list[Mapping[str, Value]]:
+    """One mapping a cell, by column."""
+    metrics = metric_names(results)
+    return [{"run": results.name, **_row(cell, metrics)} for cell in results.results]
+
+
+def _row(cell: Result, metrics: list[str]) -> dict[str, Value]:
+    row: dict[str, Value] = {
+        "cell": cell.cell,
+        "block": cell.block,
+        "model": cell.model,
+        "task": cell.task,
+        "family": cell.family,
+        "split": cell.split,
+        "template": cell.template,
+        "kind": kind_of(cell),
+        "verbalizer": cell.verbalizer,
+        "pool": cell.pool,
+        "calibration": cell.calibration,
+        "mass": cell.mass,
+        "skipped": cell.skipped,
+        **{name: getattr(cell, name) for name in COUNTS},
+    }
+    for name in metrics:
+        value = cell.metrics.get(name)
+        row[name] = value.value if value else None
+        row[f"{name}_low"] = value.low if value else None
+        row[f"{name}_high"] = value.high if value else None
+        row[f"{name}_interval"] = f"{value.interval} {value.confidence:g}" if value else None
+    return row | _labels(cell)
+
+
+def _labels(cell: Result) -> dict[str, Value]:
+    """The likeliest label of the content-free texts and the one predicted most."""
+    likely = most_likely(cell) if cell.prior else (None, None)
+    predicted = most_predicted(cell) or (None, None)
+    return {
+        "prior_label": likely[0],
+        "prior": likely[1],
+        "predicted_label": predicted[0],
+        "predicted_share": predicted[1],
+    }
