@@ -180,10 +180,11 @@ class _Builder:
     def build(self, node: Any, path: Path_) -> Any:
         self.lines.setdefault(path, self._line(node))
         if id(node) in self._seen:
-            self._refuse(node, path, "anchors and aliases are not read, write the value out")
+            self._refuse(node, path, "anchors and aliases are not read, write the value out", self.lines[path])
             return None
         self._seen.add(id(node))
-        self._refuse_tag(node, path)
+        if not self._has_own_tag(node, path):
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -196,8 +197,7 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._refuse(key_node, path, "a key must be one word")
                 continue
-            self._refuse_tag(key_node, path)
-            key = self._scalar(key_node, path)
+            key: Any = self._scalar(key_node, path) if self._has_own_tag(key_node, path) else None
             here = (*path, key)
             if key in data:
                 self._refuse(key_node, here, f"the key stands twice, first on line {self.lines[here]}")
@@ -216,19 +216,20 @@ class _Builder:
             return text.lower() == "true"
         try:
             return int(text) if tag == "int" else float(text)
-        except ValueError:  # a tag that was refused already, or thousands of digits
+        except ValueError:  # thousands of digits
             self._refuse(node, path, "is not a number that can be read")
             return None
 
-    def _refuse_tag(self, node: Any, path: Path_) -> None:
-        """Refuse a tag that is not the one that the value has by itself."""
+    def _has_own_tag(self, node: Any, path: Path_) -> bool:
+        """Whether the tag is the one that the value has by itself; any other is refused."""
         own = self._resolve(type(node), node.value, (not getattr(node, "style", None), False))
         if node.tag != own:
             self._refuse(node, path, f"the tag {node.tag.replace(_TAG, '!!')} is not read")
+        return bool(node.tag == own)
 
     def _line(self, node: Any) -> int:
         return int(self._first_line + node.start_mark.line)
 
-    def _refuse(self, node: Any, path: Path_, why: str) -> None:
+    def _refuse(self, node: Any, path: Path_, why: str, line: int | None = None) -> None:
         dotted = ".".join(str(part) for part in path)
-        self.faults.append(f"{self._shown}:{self._line(node)} {dotted}".rstrip() + f": {why}.")
+        self.faults.append(f"{self._shown}:{line or self._line(node)} {dotted}".rstrip() + f": {why}.")
