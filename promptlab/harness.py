@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,17 +68,29 @@ class Prepared:
     num_missing: int
 
 
-def plan_run(spec: RunSpec) -> tuple[Grid, dict[str, RowSet], list[tuple[Backend, list[PlannedBlock]]], str]:
+@dataclass(frozen=True, slots=True, eq=False)
+class RunPlan:
+    """What a run will do. `failures` names the tasks without readable rows, with the reason; `grid` lacks them."""
+
+    name: str
+    grid: Grid
+    rows: dict[str, RowSet]
+    failures: dict[str, str]
+    models: list[tuple[Backend, list[PlannedBlock]]]
+
+
+def plan_run(spec: RunSpec) -> RunPlan:
     """Grid, rows, blocks of every model, and the run's name; nothing is scored."""
     grid = make_grid(spec)
-    rows = load_all_rows(spec, grid)
-    planned = []
+    loaded = load_all_rows(spec, grid)
+    grid = replace(grid, tasks=tuple(task for task in grid.tasks if task.name in loaded.rows))
+    models = []
     for model in dict.fromkeys(spec.models):
         backend: Backend = BACKENDS.get("mlm")(model, revision=spec.revision, device=spec.device, dtype=spec.dtype)
         max_length = backend.encoder(spec.max_length).max_length
-        planned.append((backend, plan_blocks(grid, rows, backend.scorer, max_length=max_length, seed=spec.seed)))
-    blocks = [block for _, of_model in planned for block in of_model]
-    return grid, rows, planned, spec.name or _default_name(spec, blocks)
+        models.append((backend, plan_blocks(grid, loaded.rows, backend.scorer, max_length=max_length, seed=spec.seed)))
+    blocks = [block for _, of_model in models for block in of_model]
+    return RunPlan(spec.name or _default_name(spec, blocks), grid, loaded.rows, loaded.failures, models)
 
 
 def execute(spec: RunSpec, *, progress: Progress | None = None, command: str | None = None) -> RunResults:
@@ -94,23 +106,24 @@ def execute(spec: RunSpec, *, progress: Progress | None = None, command: str | N
     """
     started = time.perf_counter()
     progress = progress or Silence()
-    BatchSize.parse(spec.batch_size, "cpu")
-    grid, rows, planned, name = plan_run(spec)
-    store = RunStore(Path(spec.output_path).expanduser() / name)
+    plan = plan_run(spec)
+    store = RunStore(Path(spec.output_path).expanduser() / plan.name)
     store.prepare()
     store.event("started", command=command)
+    for task, reason in plan.failures.items():
+        progress.say(f"task '{task}' is left out: {reason}")
     done, results, facts = Cost(), list[Result](), list[dict[str, Any]]()
-    for backend, blocks in planned:
-        prepared = _prepare_model(spec, grid, backend, blocks, store)
+    for backend, blocks in plan.models:
+        prepared = _prepare_model(spec, plan.grid, backend, blocks, store)
         _score_model(spec, backend, prepared, store, progress, done)
         facts.append(find_model_facts(backend, store, has_scored=any(block.num_missing for block in prepared)))
         results += _decide_model(spec, prepared, store)
     done.seconds["total"] = time.perf_counter() - started
     stored = RunResults(
         folder=store.folder,
-        manifest=make_manifest(spec, name, rows, planned, facts, command),
+        manifest=make_manifest(spec, plan.name, plan.rows, plan.models, facts, command, failures=plan.failures),
         results=tuple(results),
-        baselines=tuple(find_baselines(grid.tasks, rows, data=spec.data)),
+        baselines=tuple(find_baselines(plan.grid.tasks, plan.rows, data=spec.data)),
         timings=make_timings(done),
     )
     write_json(store.folder / "manifest.json", stored.manifest)

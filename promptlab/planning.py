@@ -12,7 +12,7 @@ from typing import Any
 
 from promptlab.backends.base import Scorer
 from promptlab.deciding import Cell
-from promptlab.errors import LabelWordError, UsageError
+from promptlab.errors import DataError, LabelWordError, UsageError
 from promptlab.hashing import content_hash
 from promptlab.library import list_files
 from promptlab.registry import CALIBRATIONS
@@ -60,6 +60,14 @@ class PlannedBlock:
         return f"{self.task.name}-{self.rows.split}-{self.rows_hash[:12]}"
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedRows:
+    """The rows of every task that has them, and for every other task why they could not be read."""
+
+    rows: dict[str, RowSet]
+    failures: dict[str, str]
+
+
 def make_grid(spec: RunSpec) -> Grid:
     """Load everything the selectors mean and check that each fits somewhere.
 
@@ -93,10 +101,22 @@ def make_grid(spec: RunSpec) -> Grid:
     )
 
 
-def load_all_rows(spec: RunSpec, grid: Grid) -> dict[str, RowSet]:
-    """The rows of every task."""
+def load_all_rows(spec: RunSpec, grid: Grid) -> LoadedRows:
+    """The rows of every task; a task whose rows cannot be read does not keep the others from being scored.
+
+    Raises:
+        DataError: no task has rows; every reason is named.
+    """
     limit = None if spec.limit is None else Limit.parse(spec.limit)
-    return {task.name: load_rows(task, spec.split, data=spec.data, limit=limit, seed=spec.seed) for task in grid.tasks}
+    rows, failures = dict[str, RowSet](), dict[str, str]()
+    for task in grid.tasks:
+        try:
+            rows[task.name] = load_rows(task, spec.split, data=spec.data, limit=limit, seed=spec.seed)
+        except DataError as error:
+            failures[task.name] = str(error)
+    if not rows:
+        raise DataError("\n".join(dict.fromkeys(failures.values())))
+    return LoadedRows(rows, failures)
 
 
 def plan_blocks(

@@ -25,8 +25,7 @@ def preview_task(spec: RunSpec) -> Iterator[list[str]]:
     Raises:
         PromptlabError: what a run of the same spec would raise.
     """
-    _, _, planned, _ = plan_run(spec)
-    for backend, blocks in planned:
+    for backend, blocks in plan_run(spec).models:
         encoder = backend.encoder(spec.max_length)
         for block in blocks:
             if block.is_baseline:

@@ -36,8 +36,10 @@ def make_manifest(
     planned: Sequence[tuple[Backend, list[PlannedBlock]]],
     facts: list[dict[str, Any]],
     command: str | None,
+    *,
+    failures: dict[str, str],
 ) -> dict[str, Any]:
-    """The plan and every input of a run: equal for two equal runs."""
+    """The plan and every input of a run, and the tasks whose rows could not be read: equal for two equal runs."""
     blocks = [block for _, of_model in planned for block in of_model]
     cells = [cell for block in blocks for cell in block.cells]
     return {
@@ -79,6 +81,7 @@ def make_manifest(
             }
             for cell in cells
         },
+        "failures": failures,
         "versions": find_versions(),
     }
 

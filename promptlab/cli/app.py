@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from promptlab._version import __version__
 from promptlab.cli.convert import convert
@@ -15,7 +17,7 @@ from promptlab.cli.pretrain import pretrain
 from promptlab.cli.preview import preview
 from promptlab.cli.report import report
 from promptlab.cli.run import run
-from promptlab.errors import PromptlabError
+from promptlab.errors import PromptlabError, UsageError
 
 INTERRUPTED = 130
 USAGE = 2
@@ -48,24 +50,49 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 def main() -> None:
     """Run the command line; a fault that the user can mend is printed as one sentence, without a traceback."""
     try:
-        app(standalone_mode=False)
+        _call(sys.argv[1:])
+        sys.stdout.flush()
     except PromptlabError as error:
         _leave(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt as stop:
+        _leave(f"interrupted: {stop}" if stop.args else "interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        # Who read the output has left, as in `promptlab ls templates | head`: the last flush must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _call(arguments: list[str]) -> None:
+    """Parse and run one command.
+
+    It is invoked by hand, because the parser's own `main` turns an interrupt into an ordinary return.
+
+    Raises:
+        UsageError: what the parser refuses.
+    """
+    command = get_command(app)
+    try:
+        with command.make_context("promptlab", list(arguments)) as context:
+            command.invoke(context)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
     except typer.Abort:
-        _leave("stopped.", INTERRUPTED)
-    except KeyboardInterrupt:
-        _leave("interrupted: what was scored is stored. The same command continues.", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+        raise KeyboardInterrupt from None
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        _leave(f"error: {error.format_message().rstrip('.')}. `promptlab --help` lists commands and flags.", USAGE)
+        if not arguments:
+            _leave(error.format_message(), USAGE)
+        raise UsageError(_sentence(error)) from None
 
 
-def _leave(sentence: str, code: int) -> None:
+def _sentence(fault: Any) -> str:
+    """What the parser refuses, and the command that lists what there is."""
+    where = fault.ctx.command_path if getattr(fault, "ctx", None) is not None else "promptlab"
+    message = fault.format_message().rstrip(".")
+    return f"{message}{'' if message.endswith('?') else '.'} `{where} --help` lists what there is."
+
+
+def _leave(sentence: str, code: int) -> NoReturn:
     print(sentence, file=sys.stderr)
     sys.exit(code)

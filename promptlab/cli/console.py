@@ -1,8 +1,17 @@
-"""What the commands share: splitting list options, and tables for 80 columns."""
+"""What the commands share: splitting list options, tables for 80 columns, short paths.
+
+No line that a command prints is longer than 80 characters, but for paths and for the sentence of a fault.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+WIDTH = 80
+_GAP = "  "
+_NARROWEST = 20
 
 
 def split_names(values: Sequence[str] | None) -> list[str] | None:
@@ -16,17 +25,29 @@ def split_names(values: Sequence[str] | None) -> list[str] | None:
     return names
 
 
-def table(rows: Sequence[Sequence[str]], *, header: Sequence[str], width: int = 80) -> str:
-    """Left-aligned columns; the last one is cut with an ellipsis where the line would be longer than the width."""
-    columns = list(zip(header, *rows, strict=True)) if rows else [(name,) for name in header]
+def table(rows: Sequence[Sequence[str]], *, header: Sequence[str], wrap: bool = False) -> str:
+    """Left-aligned columns within 80 characters; the last one is cut with an ellipsis, or wrapped."""
+    *columns, last = zip(header, *rows, strict=True)
     widths = [max(len(cell) for cell in column) for column in columns]
+    space = max(WIDTH - sum(width + len(_GAP) for width in widths), _NARROWEST)
     lines = []
-    for row in [header, *rows]:
-        line = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-        lines.append(line if len(line) <= width else line[: width - 1] + "…")
-    return "\n".join(lines)
+    for *cells, text in zip(*columns, last, strict=True):
+        start = "".join(cell.ljust(width) + _GAP for cell, width in zip(cells, widths, strict=True))
+        parts = textwrap.wrap(text, space, break_long_words=False) or [""] if wrap else [_cut(text, space)]
+        lines += [start + parts[0], *(" " * len(start) + part for part in parts[1:])]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Lines on standard output."""
     print("\n".join(lines))
+
+
+def relative(path: Path) -> str:
+    """A path as short as it can be written from here."""
+    resolved, here = path.resolve(), Path.cwd().resolve()
+    return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

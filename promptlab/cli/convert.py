@@ -11,9 +11,9 @@ from promptlab.cli.console import print_lines
 
 
 def convert(
-    model: Annotated[str, typer.Argument(help="A folder or a hub name with pytorch_model.bin.")],
-    output_path: Annotated[str, typer.Option("--output-path", "-o", help="Folder to write.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a hub name with pytorch_model.bin.")],
+    output_path: Annotated[str, typer.Option("--output-path", "-o", metavar="DIR", help="Folder to write.")],
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
 ) -> None:
     """Write pickled weights as safetensors; nothing is executed."""
     from promptlab.backends.checkpoints import convert_checkpoint

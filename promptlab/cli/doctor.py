@@ -8,26 +8,34 @@ from typing import Annotated, Any
 import typer
 
 from promptlab.cli.console import print_lines, table
-from promptlab.errors import PromptlabError
+from promptlab.errors import PromptlabError, UsageError
 
 
 def doctor(
-    model: Annotated[str, typer.Option(help="A folder or a hub name.")] = "mini",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    output: Annotated[str, typer.Option(help="text or json.")] = "text",
+    model: Annotated[str, typer.Option(metavar="NAME", help="A folder or a hub name.")] = "mini",
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "float32",
+    output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
 ) -> None:
     """Print versions, devices and what runs for a model."""
     from promptlab.provenance import find_versions
 
-    facts: dict[str, Any] = {**find_versions(), **_machine(), **_model(model, revision, device, dtype)}
+    if output not in ("text", "json"):
+        raise UsageError(f"--output {output}: write text or json.")
+    facts: dict[str, Any] = {**find_versions(), **_machine(), "model": model}
+    fault = None
+    try:
+        facts |= _model(model, revision, device, dtype)
+    except PromptlabError as error:
+        fault = error
     if output == "json":
-        print_lines([json.dumps(facts, indent=1)])
-        return
-    print_lines([table([[name, str(value)] for name, value in facts.items()], header=["what", "found"], width=200)])
-    if facts.get("model fault"):
-        raise PromptlabError(str(facts["model fault"]))
+        print_lines([json.dumps(facts, indent=1, default=str)])
+    else:
+        rows = [[name, str(value)] for name, value in facts.items()]
+        print_lines([table(rows, header=["what", "found"], wrap=True)])
+    if fault is not None:
+        raise fault
 
 
 def _machine() -> dict[str, Any]:
@@ -43,16 +51,14 @@ def _machine() -> dict[str, Any]:
         "library": library_root(),
         "included": ", ".join(str(root) for root in search_roots()[:-1]) or "none",
         "cache": cache_dir(),
-    } | {}
+    }
 
 
 def _model(model: str, revision: str | None, device: str, dtype: str) -> dict[str, Any]:
+    """What runs for the model; its weights are loaded for it."""
     from promptlab.registry import BACKENDS
 
-    try:
-        backend = BACKENDS.get("mlm")(model, revision=revision, device=device, dtype=dtype)
-        encoder = backend.encoder(None)
-        facts = {f"model {name}": value for name, value in backend.facts().items()}
-    except PromptlabError as error:
-        return {"model": model, "model fault": str(error)}
-    return {"model": model, "model max length": encoder.max_length, **facts}
+    backend = BACKENDS.get("mlm")(model, revision=revision, device=device, dtype=dtype)
+    encoder = backend.encoder(None)
+    facts = {f"model {name.replace('_', ' ')}": value for name, value in backend.facts().items()}
+    return {"model max length": encoder.max_length, **facts}

@@ -11,36 +11,51 @@ from promptlab.cli.console import print_lines, table
 from promptlab.errors import UsageError, did_you_mean
 
 KINDS = ("tasks", "templates", "verbalizers", "models", "metrics", "calibrations")
+_SHOWN = {"tasks": ("name", "family", "title"), "templates": ("name", "tags", "text"), "verbalizers": ("name", "words")}
 
 
 def ls(
     kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(KINDS)}; all counted without it.")] = None,
-    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
-    include: Annotated[list[str] | None, typer.Option(help="Folder with tasks/, templates/, verbalizers/.")] = None,
-    output: Annotated[str, typer.Option(help="text or json.")] = "text",
+    family: Annotated[str | None, typer.Option(metavar="NAME", help="Only this family.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/.")
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
 ) -> None:
     """List tasks, templates, verbalizers, models, metrics ..."""
     if output not in ("text", "json"):
         raise UsageError(f"--output {output}: write text or json.")
-    folders = include or []
-    if kind is None:
-        counts = {name: len(_items(name, folders)) for name in KINDS}
-        text = table([[name, str(count)] for name, count in counts.items()], header=["kind", "number"])
-        print_lines([json.dumps(counts, indent=1)] if output == "json" else [text, "promptlab ls KIND lists them."])
-        return
-    if kind not in KINDS:
+    if kind is not None and kind not in KINDS:
         raise UsageError(f"ls {kind}: there is no such kind.{did_you_mean(kind, KINDS)} Known: {', '.join(KINDS)}.")
-    items = [item for item in _items(kind, folders) if family is None or item.get("family") in (family, None)]
-    if family is not None and not any(item.get("family") == family for item in items):
-        known = sorted({str(item["family"]) for item in _items(kind, folders) if item.get("family")})
-        raise UsageError(
-            f"--family {family}: no {kind} have it.{did_you_mean(family, known)} Known: {', '.join(known)}."
-        )
-    if output == "json":
-        print_lines([json.dumps(items, indent=1, ensure_ascii=False)])
-        return
-    rows = [[str(item.get(column) or "") for column in items[0]] for item in items]
-    print_lines([table(rows, header=list(items[0]))])
+    found = {name: _items(name, include or []) for name in KINDS if kind in (None, name)}
+    if family is not None:
+        found = _of_family(found, family)
+    if kind is None:
+        counts = {name: len(items) for name, items in found.items()}
+        lines = [table([[name, str(count)] for name, count in counts.items()], header=["kind", "number"])]
+        print_lines([json.dumps(counts, indent=1)] if output == "json" else [*lines, "promptlab ls KIND lists them."])
+    elif output == "json":
+        print_lines([json.dumps(found[kind], indent=1, ensure_ascii=False)])
+    else:
+        columns = _SHOWN.get(kind, ("name", "what"))
+        rows = [[str(item[column]) for column in columns] for item in found[kind]]
+        print_lines([table(rows, header=columns, wrap=kind not in _SHOWN)])
+
+
+def _of_family(found: dict[str, list[dict[str, Any]]], family: str) -> dict[str, list[dict[str, Any]]]:
+    """The items of a family, of the kinds that have families.
+
+    Raises:
+        UsageError: no item is of that family.
+    """
+    kept = {kind: [item for item in items if item.get("family") == family] for kind, items in found.items()}
+    if any(kept.values()):
+        return {kind: items for kind, items in kept.items() if kind in _SHOWN}
+    known = sorted({str(item["family"]) for items in found.values() for item in items if item.get("family")})
+    kinds = ", ".join(kind for kind in found if kind in _SHOWN)
+    if not kinds:
+        raise UsageError(f"--family {family}: only {', '.join(_SHOWN)} have families.")
+    raise UsageError(f"--family {family}: no {kinds} have it.{did_you_mean(family, known)} Known: {', '.join(known)}.")
 
 
 def _items(kind: str, include: list[str]) -> list[dict[str, Any]]:
@@ -111,4 +126,4 @@ def _one_line(text: str) -> str:
 
 
 def _first_line(thing: Any) -> str:
-    return str(thing.__doc__ or "").strip().splitlines()[0]
+    return (str(thing.__doc__ or "").strip().splitlines() or ["not described"])[0]

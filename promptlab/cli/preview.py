@@ -10,18 +10,24 @@ from promptlab.cli.console import print_lines, split_names
 
 
 def preview(
-    tasks: Annotated[list[str] | None, typer.Option(help="Tasks; default: review_sentiment.")] = None,
-    templates: Annotated[list[str] | None, typer.Option(help="Templates, or the text itself; default: all.")] = None,
-    verbalizers: Annotated[list[str] | None, typer.Option(help="Verbalizers whose words are shown.")] = None,
-    model: Annotated[str, typer.Option(help="A folder or a hub name.")] = "mini",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
-    data: Annotated[str | None, typer.Option(help="Folder that local rows lie in.")] = None,
-    include: Annotated[list[str] | None, typer.Option(help="Folder with tasks/, templates/, verbalizers/.")] = None,
-    split: Annotated[str, typer.Option(help="Split to show.")] = "test",
-    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="How many rows to show.")] = 1,
-    max_length: Annotated[int | None, typer.Option(help="Most tokens of a prompt.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    seed: Annotated[int, typer.Option(help="The one seed.")] = 0,
+    tasks: Annotated[list[str] | None, typer.Option(metavar="NAMES", help="Tasks; default: review_sentiment.")] = None,
+    templates: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Templates, or the text itself; default: all.")
+    ] = None,
+    verbalizers: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Verbalizers whose words are shown; default: all.")
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="NAME", help="A folder or a hub name.")] = "mini",
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder that local rows lie in.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/; repeatable.")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split to show.")] = "test",
+    rows: Annotated[int, typer.Option("--rows", "-n", metavar="N", min=1, help="How many rows to show.")] = 1,
+    max_length: Annotated[str | None, typer.Option(metavar="N", help="Most tokens of a prompt.")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    seed: Annotated[str, typer.Option(metavar="N", help="The one seed.")] = "0",
 ) -> None:
     """Show prompts, tokens, label words and what is filled in."""
     from promptlab.previewing import preview_task
@@ -31,12 +37,12 @@ def preview(
         "models": [model],
         "revision": revision,
         "tasks": split_names(tasks) or ["review_sentiment"],
-        "templates": split_names(templates) or ["*"],
-        "verbalizers": split_names(verbalizers) or ["*"],
+        "templates": split_names(templates),
+        "verbalizers": split_names(verbalizers),
         "data": data,
-        "include": include or [],
+        "include": include,
         "split": split,
-        "limit": f"{rows}",
+        "limit": rows,
         "max_length": max_length,
         "device": device,
         "seed": seed,

@@ -4,42 +4,60 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
+import textwrap
 from typing import Annotated, Any
 
 import typer
 
-from promptlab.cli.console import print_lines, split_names
+from promptlab.cli.console import WIDTH, print_lines, relative, split_names
+from promptlab.errors import CellsFailed
 
 _LISTS = "names or globs, by comma or repeated"
 
 
 def run(
-    model: Annotated[list[str] | None, typer.Option(help="A folder or a hub name; default: the bundled mini.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help=f"Tasks: {_LISTS}, or paths.")] = None,
-    templates: Annotated[list[str] | None, typer.Option(help=f"Templates: {_LISTS}, paths, or the text.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Folders or hub names; default: the bundled mini.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
+    tasks: Annotated[list[str] | None, typer.Option(metavar="NAMES", help=f"Tasks: {_LISTS}, or paths.")] = None,
+    templates: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help=f"Templates: {_LISTS}, paths, or the text.")
+    ] = None,
     verbalizers: Annotated[
-        list[str] | None, typer.Option(help=f"Verbalizers: {_LISTS}, paths, or label=word|word,label=word.")
+        list[str] | None,
+        typer.Option(metavar="NAMES", help=f"Verbalizers: {_LISTS}, paths, or label=word|word,label=word."),
     ] = None,
-    calibrations: Annotated[list[str] | None, typer.Option(help="Calibrations: none, contextual.")] = None,
-    data: Annotated[str | None, typer.Option(help="Folder that local rows lie in.")] = None,
-    include: Annotated[list[str] | None, typer.Option(help="Folder with tasks/, templates/, verbalizers/.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to score; default: test.")] = None,
-    limit: Annotated[str | None, typer.Option(help="N rows, seeded and stratified, or first:N.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Most tokens of a prompt; default: up to 512.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float16.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="auto (a token budget) or a number of prompts.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The one seed; default: 0.")] = None,
+    calibrations: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Calibrations: none, contextual; default: both.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder that local rows lie in.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/; repeatable.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split to score; default: test.")] = None,
+    limit: Annotated[str | None, typer.Option(metavar="N", help="N rows, seeded and stratified, or first:N.")] = None,
+    max_length: Annotated[
+        str | None, typer.Option(metavar="N", help="Most tokens of a prompt; default: up to 512.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 (default), bfloat16 or float16.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N", help="auto (a token budget) or a number of prompts.")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="The one seed; default: 0.")] = None,
     output_path: Annotated[
-        str | None, typer.Option("--output-path", "-o", help="Where runs go; default: results.")
+        str | None, typer.Option("--output-path", "-o", metavar="DIR", help="Where runs go; default: results.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; default: made of models and plan.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the run; default: made of models and plan.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and leave.")] = False,
-    config: Annotated[str | None, typer.Option(help="A run.yaml; flags go on top of it.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="FILE", help="A run.yaml; flags go on top of it.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the paths only.")] = False,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Keep the text of rows out of the report.")] = False,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Note in the manifest that no text of rows may be shown.")
+    ] = False,
 ) -> None:
     """Score tasks x templates x verbalizers x models; report."""
     from promptlab.specs.run import make_run_spec
@@ -74,41 +92,59 @@ def run(
 def _run(spec: Any, *, quiet: bool) -> None:
     from promptlab.harness import execute
     from promptlab.progress import ConsoleProgress
-    from promptlab.reporting.report import write_report
-    from promptlab.reporting.summary import summary_lines
 
     progress = ConsoleProgress(quiet=quiet)
     command = shlex.join(["promptlab", *sys.argv[1:]])
     try:
         results = execute(spec, progress=progress, command=command)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what was scored is stored. The same command continues: {command}") from None
     finally:
         progress.finish()
+
+    from promptlab.reporting.report import write_report
+    from promptlab.reporting.summary import summary_lines
+
     paths = write_report(results)
     if not quiet:
         print_lines([*summary_lines(results), ""])
-    print_lines(_relative(path) for path in [results.folder / "results.json", *paths])
+    print_lines(relative(path) for path in [results.folder / "results.json", *paths])
+    _tell_failures(results.manifest["failures"], num_done=len(results.manifest["tasks"]), done="stored")
+
+
+def _tell_failures(failures: dict[str, str], *, num_done: int, done: str) -> None:
+    """Raise what was left out, after everything else is done.
+
+    Raises:
+        CellsFailed: the rows of some tasks could not be read.
+    """
+    if failures:
+        head = f"{len(failures)} of {num_done + len(failures)} tasks cannot be scored, the others are {done}:"
+        raise CellsFailed("\n".join([head, *failures.values()]))
 
 
 def _print_plan(spec: Any) -> None:
+    """The plan of a run: what applies to what, and how much there is to score."""
     from promptlab.harness import plan_run
 
-    _, rows, planned, name = plan_run(spec)
-    lines = [f"run {name}, nothing is scored"]
-    for backend, blocks in planned:
+    plan = plan_run(spec)
+    lines = [f"run {plan.name}, nothing is scored"]
+    for backend, blocks in plan.models:
         prompts = sum(len(block.rows.examples) for block in blocks)
         cells = sum(len(block.cells) for block in blocks)
-        lines.append(f"{backend.scorer.model}: {len(blocks)} blocks, {cells} cells, at most {prompts} prompts of rows")
-        for task in dict.fromkeys(block.task.name for block in blocks):
+        counts = f"{len(blocks)} blocks, {cells} cells, at most {prompts} prompts of rows"
+        lines += _wrapped(f"{backend.scorer.model}: {counts}", "")
+        for task in plan.rows:
             of_task = [block for block in blocks if block.task.name == task]
             names = dict.fromkeys(block.template.template.name for block in of_task)
             words = dict.fromkeys(cell.verbalizer.name for block in of_task for cell in block.cells)
-            lines.append(f"  {task}: {len(rows[task].examples)} rows")
-            lines += [f"    template {template}" for template in names]
-            lines += [f"    verbalizer {verbalizer}" for verbalizer in words]
+            lines.append(f"  {task}: {len(plan.rows[task].examples)} rows")
+            lines += [line for name in names for line in _wrapped(f"template {name}", "    ")]
+            lines += [line for name in words for line in _wrapped(f"verbalizer {name}", "    ")]
     print_lines(lines)
+    _tell_failures(plan.failures, num_done=len(plan.rows), done="planned")
 
 
-def _relative(path: Path) -> str:
-    """A path as short as it can be written from here."""
-    resolved, here = path.resolve(), Path.cwd().resolve()
-    return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
+def _wrapped(text: str, indent: str) -> list[str]:
+    further = f"{indent}  "
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=further, break_long_words=False)

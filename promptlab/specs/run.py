@@ -1,25 +1,89 @@
-"""`run.yaml` or flags or keyword arguments -> `RunSpec`: what is to be scored, before anything is looked up."""
+"""`run.yaml` or flags or keyword arguments -> `RunSpec`: what is to be scored, before anything is looked up.
+
+A value is checked here wherever it came from, so a flag, a key of a file and an argument get the same sentence.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from promptlab.documents import Document, parse_yaml, validate
-from promptlab.errors import UsageError
-from promptlab.specs.base import read_text
+from promptlab.documents import parse_yaml, validate
+from promptlab.errors import UsageError, did_you_mean
+from promptlab.specs.base import Spec, read_text
 from promptlab.specs.task import Task
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
 
 BUNDLED_TASKS = ("everyday_nli", "news_topic", "review_sentiment")
+DTYPES = ("float32", "bfloat16", "float16")
+_NAME = re.compile(r"\w[\w.+-]*")
+
+
+def _as_text(value: Any) -> Any:
+    """A text; a path of Python is written out."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"must be a text, found {value!r}")
+    return value
 
 
 def _as_selectors(value: Any) -> Any:
     """One selector or a list of them."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    several = tuple(value) if isinstance(value, list | tuple) else (value,)
+    selectors = tuple(os.fspath(item) if isinstance(item, os.PathLike) else item for item in several)
+    for item in selectors:
+        if not isinstance(item, str | Mapping | Spec) or item == "":
+            raise ValueError(f"each must be a name, a glob, a path or a text, found {item!r}")
+    return selectors
+
+
+def _as_choices(value: Any) -> Any:
+    """Selectors, of which there must be one at least."""
+    selectors = _as_selectors(value)
+    if not selectors:
+        raise ValueError("name at least one")
+    return selectors
+
+
+def _number(at_least: int, hint: str, *, words: tuple[str | None, ...] = ()) -> BeforeValidator:
+    """A whole number, which flags write as a text, or one of some words."""
+    return BeforeValidator(lambda value: value if value in words else _whole(value, at_least, hint))
+
+
+def _whole(value: Any, at_least: int, hint: str) -> int:
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if not isinstance(number, int) or isinstance(number, bool) or number < at_least:
+        raise ValueError(f"write {hint}, found {value!r}")
+    return number
+
+
+def _as_limit(value: Any) -> Any:
+    """A number of rows, or `first:` and a number."""
+    if value is None or (isinstance(value, str) and re.fullmatch(r"first:0*[1-9][0-9]*", value)):
+        return value
+    return _whole(value, 1, "a whole number from 1, or first:N for the first N rows")
+
+
+def _as_dtype(value: Any) -> Any:
+    if value not in DTYPES:
+        raise ValueError(f"choose one of {', '.join(DTYPES)}, found {value!r}")
+    return value
+
+
+def _as_name(value: Any) -> Any:
+    if value is not None and not (isinstance(value, str) and _NAME.fullmatch(value)):
+        raise ValueError(f"write letters, digits, '_', '.', '+' and '-', no '/', found {value!r}")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class RunSpec(BaseModel):
@@ -30,64 +94,55 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    models: Annotated[tuple[str, ...], BeforeValidator(_as_selectors), Field(min_length=1)] = ("mini",)
-    revision: str | None = None
-    tasks: Annotated[tuple[str | Task, ...], BeforeValidator(_as_selectors), Field(min_length=1)] = BUNDLED_TASKS
-    templates: Annotated[tuple[str | Template, ...], BeforeValidator(_as_selectors), Field(min_length=1)] = ("*",)
-    verbalizers: Annotated[
-        tuple[str | dict[str, Any] | Verbalizer, ...], BeforeValidator(_as_selectors), Field(min_length=1)
-    ] = ("*",)
-    calibrations: Annotated[tuple[str, ...], BeforeValidator(_as_selectors), Field(min_length=1)] = (
-        "none",
-        "contextual",
-    )
-    data: str | None = None
+    models: Annotated[tuple[str, ...], BeforeValidator(_as_choices)] = ("mini",)
+    revision: Text | None = None
+    tasks: Annotated[tuple[str | Task, ...], BeforeValidator(_as_choices)] = BUNDLED_TASKS
+    templates: Annotated[tuple[str | Template, ...], BeforeValidator(_as_choices)] = ("*",)
+    verbalizers: Annotated[tuple[str | dict[str, Any] | Verbalizer, ...], BeforeValidator(_as_choices)] = ("*",)
+    calibrations: Annotated[tuple[str, ...], BeforeValidator(_as_choices)] = ("none", "contextual")
+    data: Text | None = None
     include: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
-    split: str = "test"
-    limit: str | int | None = None
-    max_length: int | None = None
-    device: str = "auto"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: str | int = "auto"
-    seed: Annotated[int, Field(ge=0)] = 0
-    output_path: str = "results"
-    name: Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")] | None = None
+    split: Text = "test"
+    limit: Annotated[str | int | None, BeforeValidator(_as_limit)] = None
+    max_length: Annotated[int | None, _number(4, "a whole number from 4", words=(None,))] = None
+    device: Text = "auto"
+    dtype: Annotated[str, BeforeValidator(_as_dtype)] = "float32"
+    batch_size: Annotated[str | int, _number(1, "auto or a whole number from 1", words=("auto",))] = "auto"
+    seed: Annotated[int, _number(0, "a whole number from 0")] = 0
+    output_path: Text = "results"
+    name: Annotated[str | None, BeforeValidator(_as_name)] = None
     no_text: bool = False
 
 
-def make_run_spec(values: dict[str, Any], *, config: str | None = None) -> RunSpec:
+def make_run_spec(values: Mapping[str, Any], *, config: str | os.PathLike[str] | None = None) -> RunSpec:
     """The run of a config file with the given values on top.
 
     Raises:
         UsageError: a value that no run can have; every fault is named.
         FileFault: a fault of the config file, with its line.
     """
-    document = Document({}, {}, "the arguments of the run")
+    stored: dict[str, Any] = {}
     if config is not None:
         path = Path(config).expanduser()
         if not path.is_file():
             raise UsageError(f"--config {config}: there is no such file.")
-        document = parse_yaml(read_text(path, config), shown=config)
+        document = parse_yaml(read_text(path, str(config)), shown=str(config))
         validate(RunSpec, document)
-    merged = Document({**document.data, **values}, {}, "the arguments of the run")
-    return _validated(merged)
-
-
-def _validated(document: Document) -> RunSpec:
-    from pydantic import ValidationError
-
-    from promptlab.errors import did_you_mean
-
+        stored = document.data
     try:
-        return RunSpec.model_validate(document.data)
+        return RunSpec.model_validate({**stored, **values})
     except ValidationError as error:
-        sentences = []
-        for fault in error.errors():
-            name = str(fault["loc"][0])
-            flag = f"--{name.replace('_', '-')}"
-            if fault["type"] == "extra_forbidden":
-                known = list(RunSpec.model_fields)
-                sentences.append(f"argument '{name}' is unknown.{did_you_mean(name, known)} Known: {', '.join(known)}.")
-            else:
-                sentences.append(f"{flag}: {fault['msg']}, found {fault['input']!r}.")
+        sentences = [_sentence(fault) for fault in error.errors()]
         raise UsageError("\n".join(dict.fromkeys(sentences))) from None
+
+
+def _sentence(fault: Any) -> str:
+    """One fault of a flag or an argument."""
+    name = str(fault["loc"][0])
+    if fault["type"] == "extra_forbidden":
+        known = list(RunSpec.model_fields)
+        return f"argument '{name}' is unknown.{did_you_mean(name, known)} Known: {', '.join(known)}."
+    flag = {"models": "--model"}.get(name, f"--{name.replace('_', '-')}")
+    message = fault["msg"].removeprefix("Value error, ")
+    found = "" if fault["type"] == "value_error" else f", found {fault['input']!r}"
+    return f"{flag}: {message}{found}."
