@@ -1,0 +1,262 @@
+"""Tasks, templates and verbalizers: what a file may say, and that equal rules have equal hashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlab.errors import FileFault, UsageError
+from promptlab.specs.task import Task, load_tasks
+from promptlab.specs.template import Template, load_templates
+from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
+
+TASK = """\
+title: Toy
+family: sentiment
+kind: classification
+labels: [negative, positive]
+sources:
+  - local: toy
+    splits: {test: test}
+    fields: {text: text}
+    label: {column: label}
+language: en
+license: none
+citation: none
+version: 1
+"""
+VERBALIZER = "labels:\n  negative: [terrible]\n  positive: [great]\n"
+
+
+def load_task(folder: Path, old: str = "", new: str = "") -> Task:
+    """The toy task with one text replaced."""
+    assert old in TASK
+    path = folder / "toy.yaml"
+    path.write_text(TASK.replace(old, new))
+    return Task.load(str(path))
+
+
+def load_verbalizer(folder: Path, text: str) -> Verbalizer:
+    """A verbalizer file of that text."""
+    path = folder / "words.yaml"
+    path.write_text(text)
+    return Verbalizer.load(str(path))
+
+
+def write_template(folder: Path, text: str) -> Path:
+    """A template file of that text."""
+    path = folder / "own.jinja"
+    path.write_text(text)
+    return path
+
+
+def test_a_task_is_read_whole(tmp_path: Path) -> None:
+    """Labels keep their order, fields come from the source, metrics have a default."""
+    task = load_task(tmp_path)
+    assert (task.name, task.labels, task.fields) == ("toy", ("negative", "positive"), ("text",))
+    assert task.metrics == ("accuracy", "macro_f1")
+
+
+def test_label_names_may_be_yes_and_no(tmp_path: Path) -> None:
+    """YAML's old booleans are label names like any other."""
+    assert load_task(tmp_path, "[negative, positive]", "[yes, no]").labels == ("yes", "no")
+
+
+def test_the_hash_of_a_task_is_what_it_says(tmp_path: Path) -> None:
+    """A new title keeps the hash, new labels or fields change it."""
+    known = load_task(tmp_path).hash
+    assert known == load_task(tmp_path, "title: Toy", "title: Another").hash
+    assert known != load_task(tmp_path, "[negative, positive]", "[positive, negative]").hash
+    assert known != load_task(tmp_path, "{text: text}", "{text: sentence}").hash
+
+
+@pytest.mark.parametrize(
+    ("message", "old", "new"),
+    [
+        ("6 sources.0: a source has exactly one of local, bundled and hub.", "splits:", "bundled: x\n    splits:"),
+        ("6 sources.0: a source has exactly one of local, bundled and hub.", "- local: toy\n   ", "-"),
+        ("6 sources.0.fields: is required and missing.", "    fields: {text: text}\n", ""),
+        ("6 sources.0: a source needs at least one field.", "{text: text}", "{}"),
+        ("8 sources.0.fields: 'mask' has a meaning of its own in templates", "{text: text}", "{mask: text}"),
+        ("6 sources.0.hub: verified: true needs the revision", "local: toy", "hub: {path: a/b, verified: true}"),
+        ("6 sources.0.hub.verified: is required and missing.", "local: toy", "hub: {path: a/b}"),
+        ("6 sources.0.hub.nme: unknown key. Did you mean 'name'?", "local: toy", "hub: {path: a/b, nme: c}"),
+        (
+            "1: sources.0.label.values names 'neutral', which is not in labels.",
+            "{column: label}",
+            "{column: label, values: {0: negative, 1: neutral}}",
+        ),
+        ("4 labels: a label stands twice.", "[negative, positive]", "[a, a]"),
+        ("4 labels.1: Input should be a valid string, found 1.", "[negative, positive]", "[zero, 1]"),
+        ("2 famly: unknown key. Did you mean 'family'?", "family:", "famly:"),
+        ("13 version: Input should be greater than or equal to 1, found 0.", "version: 1", "version: 0"),
+        ("3 kind: Input should be 'classification', found 'tagging'.", "classification", "tagging"),
+    ],
+)
+def test_a_wrong_task_is_explained(tmp_path: Path, message: str, old: str, new: str) -> None:
+    """Each rule of a task file is told with file, line and key."""
+    with pytest.raises(FileFault) as fault:
+        load_task(tmp_path, old, new)
+    assert f"toy.yaml:{message}" in str(fault.value)
+
+
+def test_sources_must_give_the_same_fields(tmp_path: Path) -> None:
+    """A template must find its fields whichever source is there."""
+    other = "  - hub: {path: a/b, verified: false}\n    splits: {}\n    fields: {sentence: s}\nlanguage"
+    with pytest.raises(FileFault, match="all sources must give the same fields"):
+        load_task(tmp_path, "language", other)
+
+
+def test_faults_of_several_files_come_together(tmp_path: Path) -> None:
+    """Two broken files are one message with the faults of both."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(TASK.replace("version: 1", "version: x"))
+    with pytest.raises(FileFault) as fault:
+        load_tasks([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
+    assert len(fault.value.faults) == 2
+
+
+def test_each_item_is_loaded_once(tmp_path: Path) -> None:
+    """The same template by two selectors is one template, in the order of the first."""
+    path = str(write_template(tmp_path, "{{ mask }}"))
+    assert [item.name for item in load_templates([path, "sentiment/just", path])] == ["own", "sentiment/just"]
+
+
+def test_two_different_items_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Nothing is dropped in silence: two texts that share a name cannot be told apart in the results."""
+    paths = []
+    for folder, text in (("a", "{{ mask }}"), ("b", "It is {{ mask }}")):
+        (tmp_path / folder).mkdir()
+        paths.append(str(write_template(tmp_path / folder, text)))
+    with pytest.raises(FileFault, match=r"two different templates are called 'own': rename .*a/own.* or .*b/own"):
+        load_templates(paths)
+
+
+def test_a_selector_of_one_value_means_one() -> None:
+    """`load` refuses a glob that means several."""
+    with pytest.raises(UsageError, match=r"'sentiment/\*' means \d+ verbalizers, one was wanted: "):
+        Verbalizer.load("sentiment/*")
+
+
+def test_a_template_has_a_head_and_a_text(tmp_path: Path) -> None:
+    """The head's keys are read, the text starts behind it, the last newline does not count."""
+    text = "---\nfields: [premise]\ntags: [null, misleading]\nreference: me\n---\n{{ premise }}\n{{ mask }}\n"
+    template = Template.load(str(write_template(tmp_path, text)))
+    assert template.text == "{{ premise }}\n{{ mask }}"
+    assert template.first_line == 6
+    assert (template.fields, template.tags, template.reference) == (("premise",), ("null", "misleading"), "me")
+
+
+def test_a_template_needs_no_head(tmp_path: Path) -> None:
+    """A text alone is a template for every task that has its fields; Windows line ends do not matter."""
+    template = Template.load(str(write_template(tmp_path, "{{ text }}\r\n{{ mask }}\r\n")))
+    assert (template.family, template.fields, template.tags) == (None, None, ("instructive",))
+    assert template.hash == Template.from_text("{{ text }}\n{{ mask }}").hash
+
+
+@pytest.mark.parametrize(
+    ("message", "head"),
+    [
+        ("1 the head that starts with '---' never ends: add a second '---' line.", "fields: [a]\n"),
+        ("2 feilds: unknown key. Did you mean 'fields'?", "feilds: [a]\n---\n"),
+        (
+            "3 tags: Input should be 'instructive', 'irrelevant', 'misleading' or 'null', found 'odd'.",
+            "\ntags: odd\n---\n",
+        ),
+    ],
+)
+def test_a_wrong_head_is_explained(tmp_path: Path, message: str, head: str) -> None:
+    """A fault of the head names the line in the file."""
+    with pytest.raises(FileFault) as fault:
+        Template.load(str(write_template(tmp_path, f"---\n{head}")))
+    assert f"own.jinja:{message}" in str(fault.value)
+
+
+def test_a_file_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 are told with the first wrong one."""
+    path = tmp_path / "own.jinja"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(FileFault, match=r"own\.jinja: is not UTF-8 text \(byte 3\)\."):
+        Template.load(str(path))
+
+
+def test_a_text_is_a_template() -> None:
+    """Text with `{{ ... }}` is a template named by its hash; text without is refused."""
+    template = load_templates(["{{ text }} {{ mask }}"])[0]
+    assert template.name == f"inline-{template.hash[:8]}"
+    with pytest.raises(UsageError, match=r"template text 'It was' has no '\{\{ \.\.\. \}\}'"):
+        Template.from_text("It was")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"negative": "terrible", "positive": "great"},
+        {"negative": ["terrible"], "positive": ["great"]},
+        {"negative": {"terrible": 1}, "positive": {"great": 1.0}},
+        {"positive": "great", "negative": "terrible"},
+    ],
+)
+def test_every_spelling_of_a_verbalizer_hashes_alike(tmp_path: Path, labels: dict[str, Any]) -> None:
+    """A word, a list and weights of 1 are one rule, whatever the order of labels and wherever it is written."""
+    known = load_verbalizer(tmp_path, VERBALIZER)
+    assert known.hash == Verbalizer.from_labels(labels).hash
+    assert known.hash == load_verbalizers([labels])[0].hash
+    assert known.hash == load_verbalizers(["negative=terrible, positive=great"])[0].hash
+
+
+def test_words_weights_and_pool_change_the_hash() -> None:
+    """Anything that changes a score changes the hash."""
+    made = [
+        Verbalizer.from_labels({"a": "x", "b": "y"}),
+        Verbalizer.from_labels({"a": "x", "b": "z"}),
+        Verbalizer.from_labels({"a": "x", "b": {"y": 0.5}}),
+        Verbalizer.from_labels({"a": "x", "b": "y"}, pool="max"),
+        Verbalizer.from_labels({"a": ["x", "w"], "b": "y"}),
+    ]
+    assert len({verbalizer.hash for verbalizer in made}) == 5
+
+
+def test_inline_words_are_read_in_order() -> None:
+    """`label=word|word,label=word` keeps labels and words in order and names itself by its hash."""
+    verbalizer = Verbalizer.load("positive=great|superb,negative=bad")
+    assert verbalizer.words == ("great", "superb", "bad")
+    assert verbalizer.name == f"inline-{verbalizer.hash[:8]}"
+
+
+@pytest.mark.parametrize(
+    ("message", "labels"),
+    [
+        ("1 labels: the word 'x' stands for both 'a' and 'b'.", "{a: x, b: x}"),
+        ("1 labels: the word 'x' stands for 'a' twice.", "{a: [x, x], b: y}"),
+        ("1 labels.b: label words are texts, found 3: quote it.", "{a: x, b: [yes, 3]}"),
+        ("1 labels.b: label words are texts, found None: quote it.", "{a: x, b: [null]}"),
+        ("1 labels.b: write a word, a list of words or words with weights, found 3.", "{a: x, b: 3}"),
+        ("1 labels.b: label word ' y' must not be empty or have outer blanks.", "{a: x, b: ' y'}"),
+        ("1 labels.b: the weight of 'y' must be above 0, found 0.0.", "{a: x, b: {y: 0}}"),
+        ("1 labels.b: the weight of 'y' must be above 0, found inf.", "{a: x, b: {y: 1e999}}"),
+        ("1 labels.b: Value should have at least 1 item after validation, not 0, found [].", "{a: x, b: []}"),
+    ],
+)
+def test_wrong_words_are_explained(tmp_path: Path, message: str, labels: str) -> None:
+    """Each rule of label words names the label that breaks it."""
+    with pytest.raises(FileFault) as fault:
+        load_verbalizer(tmp_path, f"labels: {labels}")
+    assert str(fault.value).endswith(f"words.yaml:{message}")
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("verbalizer 'a=x,b': write label=word|word,label=word, found 'b'.", "a=x,b"),
+        ("verbalizer 'a=x,b=': write label=word|word,label=word, found 'b='.", "a=x,b="),
+        ("verbalizer 'a=x,a=y': label 'a' stands twice.", "a=x,a=y"),
+    ],
+)
+def test_wrong_inline_words_are_explained(message: str, text: str) -> None:
+    """A slip in the short form quotes what was typed."""
+    with pytest.raises(UsageError) as fault:
+        load_verbalizers([text])
+    assert message == str(fault.value)
