@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptlab.errors import UsageError, did_you_mean
+from promptlab.registry import BACKENDS, CALIBRATIONS, METRICS
 from promptlab.results import Result, RunResults, read_results
 
 if TYPE_CHECKING:
     import pandas
-
-# The registries are open to every package; `register("metric", "name")` decorates.
-from promptlab.errors import UsageError
-from promptlab.registry import BACKENDS, CALIBRATIONS, METRICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,11 @@ class Run:
         """One result a cell."""
         return self.stored.results
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """The tasks whose rows could not be read, with the reason."""
+        return dict(self.stored.manifest.get("failures", {}))
+
     def __len__(self) -> int:
         return len(self.stored.results)
 
@@ -60,12 +64,14 @@ class Run:
 
         if path is None:
             return write_report(self.stored)[0]
-        return write_report_to(self.stored, Path(path))
+        return write_report_to(self.stored, Path(path).expanduser())
 
     def __repr__(self) -> str:
         from promptlab.reporting.summary import summary_lines
 
-        return "\n".join([f"Run {self.name!r}, {len(self)} cells, in {self.path}", *summary_lines(self.stored)])
+        head = f"Run {self.name!r}, {len(self)} cells, in {self.path}"
+        failed = [f"not scored: {reason}" for reason in self.failures.values()]
+        return "\n".join([head, *summary_lines(self.stored), *failed])
 
     def _repr_html_(self) -> str:
         """The table of a notebook."""
@@ -79,10 +85,13 @@ def run(
     *,
     models: Any = None,
     calibrations: str | Sequence[str] | None = None,
+    config: str | Path | None = None,
     quiet: bool = True,
     **options: Any,
 ) -> Run:
     """Score tasks x templates x verbalizers x models, store the run and give it back.
+
+    A task whose rows cannot be read is left out with a warning and stands in `Run.failures`.
 
     Args:
         tasks: names, globs, paths or `Task`s.
@@ -90,6 +99,7 @@ def run(
         verbalizers: names, globs, paths, `Verbalizer`s, or mappings from label to word or words.
         models: bundled names, folders or hub names.
         calibrations: `none`, `contextual`.
+        config: a run.yaml, on top of which the arguments go.
         quiet: whether to keep progress to itself.
         options: every other key of a run: data, include, split, limit, max_length, device, dtype, batch_size, seed,
             output_path, name, no_text, revision.
@@ -103,12 +113,15 @@ def run(
 
     given = {"tasks": tasks, "templates": templates, "verbalizers": verbalizers, "models": models}
     given |= {"calibrations": calibrations, **options}
-    spec = make_run_spec({key: value for key, value in given.items() if value is not None})
+    spec = make_run_spec({key: value for key, value in given.items() if value is not None}, config=config)
     progress = ConsoleProgress(quiet=quiet)
     try:
-        return Run(execute(spec, progress=progress))
+        done = Run(execute(spec, progress=progress))
     finally:
         progress.finish()
+    for reason in done.failures.values():
+        warnings.warn(f"not scored: {reason}", stacklevel=2)
+    return done
 
 
 def load_run(path: str | Path) -> Run:
@@ -128,5 +141,6 @@ def register(kind: str, name: str) -> Any:
     """
     registries = {registry.kind: registry for registry in (BACKENDS, CALIBRATIONS, METRICS)}
     if kind not in registries:
-        raise UsageError(f"register('{kind}', ...): kinds are {', '.join(registries)}.")
+        known = ", ".join(registries)
+        raise UsageError(f"register: there is no kind '{kind}'.{did_you_mean(kind, registries)} Known: {known}.")
     return registries[kind].register(name)

@@ -6,7 +6,7 @@ tasks of its family that have exactly its labels. What was asked for by name and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from promptlab.backends.base import Scorer
 from promptlab.deciding import Cell
 from promptlab.errors import DataError, LabelWordError, UsageError
 from promptlab.hashing import content_hash
-from promptlab.library import list_files
-from promptlab.registry import CALIBRATIONS
+from promptlab.library import LibraryFile, list_files
+from promptlab.registry import CALIBRATIONS, METRICS
 from promptlab.rendering import CompiledTemplate, check_fields, compile_template
 from promptlab.rows import Limit, RowSet, load_rows
 from promptlab.scoring import SCORING_VERSION
@@ -78,6 +78,8 @@ def make_grid(spec: RunSpec) -> Grid:
     for name in spec.calibrations:
         CALIBRATIONS.get(name)
     tasks = load_tasks(spec.tasks, include=spec.include)
+    for metric in (metric for task in tasks for metric in task.metrics):
+        METRICS.get(metric)
     templates = [compile_template(template) for template in load_templates(spec.templates, include=spec.include)]
     verbalizers = load_verbalizers(spec.verbalizers, include=spec.include)
     named_templates = [selector for selector in spec.templates if not _is_glob(selector)]
@@ -95,7 +97,7 @@ def make_grid(spec: RunSpec) -> Grid:
         templates=tuple(templates),
         verbalizers=tuple(verbalizers),
         explicit=frozenset(explicit),
-        candidates=tuple(load_verbalizers(list(list_files("verbalizer", spec.include)), include=spec.include)),
+        candidates=tuple(load_verbalizers(["*"], include=spec.include)),
         baselines=tuple(_null_templates(tasks, templates, spec)),
         calibrations=tuple(dict.fromkeys(spec.calibrations)),
     )
@@ -224,12 +226,15 @@ def _block(
 
 def _null_templates(tasks: Sequence[Task], chosen: Sequence[CompiledTemplate], spec: RunSpec) -> list[CompiledTemplate]:
     """The templates with the fields and the mask alone, a baseline of every task's table."""
-    files = list_files("template", spec.include)
-    families = dict.fromkeys(task.family for task in tasks)
-    names = [name for name, file in files.items() if file.family in families]
-    loaded = load_templates(names, include=spec.include)
+    files = list_files("template", spec.include).values()
+    families = [family for family in dict.fromkeys(task.family for task in tasks) if _has_family(files, family)]
+    loaded = load_templates([f"{family}/*" for family in families], include=spec.include)
     taken = {template.template.name for template in chosen}
     return [compile_template(t) for t in loaded if "null" in t.tags and t.name not in taken]
+
+
+def _has_family(files: Iterable[LibraryFile], family: str) -> bool:
+    return any(file.family == family for file in files)
 
 
 def _is_glob(selector: Any) -> bool:

@@ -108,10 +108,10 @@ def convert_checkpoint(name: str, output: Path, *, revision: str | None = None) 
 
 
 def _find_folder(name: str, revision: str | None, patterns: list[str] | None = None) -> Path:
-    if name in BUNDLED_NAMES:
-        return bundled_model_path()
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = bundled_model_path() if name in BUNDLED_NAMES else Path(name).expanduser()
+    if name in BUNDLED_NAMES or folder.is_dir():
+        if revision is not None:
+            raise UsageError(f"--revision {revision}: model '{name}' is a folder, only hub models have revisions.")
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"model '{name}': there is no such folder. `promptlab ls models` lists what is at hand.")
