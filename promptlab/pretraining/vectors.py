@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from promptlab.pretraining.recipe import Vectors
 from promptlab.pretraining.token_store import TokenStore
@@ -102,4 +103,5 @@ def _factorise(matrix: Tensor, *, width: int, seed: int) -> tuple[Tensor, Tensor
     left, values, right = left[:, :width], values[:width], (basis @ right.T)[:, :width]
     inputs = left * values.sqrt()
     length = inputs.norm(dim=1, keepdim=True)
-    return inputs / length.clamp_min(1e-9), right * values.sqrt() * length.mean()
+    missing = (0, width - left.shape[1])  # a vocabulary smaller than the width has no more dimensions to give
+    return F.pad(inputs / length.clamp_min(1e-9), missing), F.pad(right * values.sqrt() * length.mean(), missing)

@@ -132,6 +132,19 @@ def _starts_better_than_frequencies(store: TokenStore, vectors: Any) -> None:
     assert start_from_vectors(model, vectors, sample, weights=weights) < unigram - 0.1
 
 
+def test_a_vocabulary_smaller_than_the_width_gives_padded_vectors() -> None:
+    """Vectors always have the width of the net."""
+    store = TokenStore(
+        ids=np.tile(np.array([5, 6, 7], dtype=np.uint16), 10),
+        offsets=np.array([0, 30]),
+        corpus_index=np.zeros(1, dtype=np.uint8),
+        held_out=np.zeros(1, dtype=np.bool_),
+    )
+    vectors = learn_vectors(store, [1.0], vectors=Vectors(), vocabulary_size=8, width=12, seed=0)
+    assert (8, 12) == tuple(vectors.inputs.shape) == tuple(vectors.outputs.shape)
+    assert bool(vectors.outputs.isfinite().all())
+
+
 def test_rate_rises_stays_and_falls() -> None:
     """The course of the rate: linear rise, plateau, linear fall to its final share."""
     stage = Stage.model_validate(RECIPE.stages[0].model_dump() | {"warm_up": 0.1, "decay": 0.5, "final_rate": 0.2})
