@@ -19,6 +19,7 @@ from promptlab.reporting.formats import (
 from promptlab.reporting.spreads import Grid, kind_of, most_likely, most_predicted
 from promptlab.results import Result, RunResults
 
+_SHOWN_COUNTS = ("shortened", "unscored", "near-ties")
 _SHOWN_FACTS = {
     "architecture": "architecture",
     "num_parameters": "parameters",
@@ -34,7 +35,8 @@ _SHOWN_FACTS = {
 def cell_section(grids: Sequence[Grid]) -> Section:
     """One folded table a model x task, one row a decided cell."""
     tables = [_cell_table(grid) for grid in grids if grid.decided]
-    note = Paragraph("Intervals are at 95 %. The same numbers with all their digits stand in results.csv.")
+    text = "Intervals are at 95 %; the prior is the largest content-free one. Everything else stands in results.csv."
+    note = Paragraph(text)
     return Section("All cells", "cells", (note, *tables) if tables else ())
 
 
@@ -46,7 +48,7 @@ def cost_section(results: RunResults) -> Section:
         if name in timings:
             rows.append([_COST_WORDS[name], count(timings[name])])
     rows.append(["peak memory of the process", size(timings.get("peak_memory_bytes"))])
-    rows += [[name, str(timings[name])] for name in ("platform", "finished_at") if timings.get(name)]
+    rows += [[shown, str(timings[name])] for name, shown in _COST_FACTS.items() if timings.get(name)]
     text = "What the last call did. Scores that were stored by an earlier call cost it nothing and are not counted."
     parts = [Paragraph(text), make_table(["what", "#value"], rows), *_hardware(results)]
     return Section("Cost", "cost", tuple(parts))
@@ -57,6 +59,7 @@ def repeat_section(results: RunResults) -> Section:
     return Section("How to reproduce it", "reproduce", tuple(_repeat(results)))
 
 
+_COST_FACTS = {"platform": "platform", "finished_at": "finished at"}
 _COST_WORDS = {
     "forwards": "forward passes",
     "prompts": "prompts scored",
@@ -68,21 +71,21 @@ _COST_WORDS = {
 def _cell_table(grid: Grid) -> Table:
     templates = short_names(cell.template for cell in grid.cells)
     verbalizers = short_names(cell.verbalizer for cell in grid.cells)
+    counted = list(zip(*map(_counts, grid.decided), strict=True))
     others = sorted({name for cell in grid.cells for name in cell.metrics} - {grid.metric})
-    metrics = [*([grid.metric] if grid.metric else []), *others]
-    heads = ["`template", "kind", "`verbalizer", "calibration"]
-    heads += [head for name in metrics for head in (f"#{name}", "#interval")]
-    heads += ["#mass", "most predicted", "largest content-free prior", "#shortened", "#unscored", "#near-ties"]
+    heads = ["~template", "~kind", "~verbalizer", "~calibration"]
+    heads += [f"#{grid.metric}", "#interval", *(f"#{name}" for name in others)] if grid.metric else []
+    heads += ["#mass", "~most predicted", "~prior", *(f"#{shown}" for shown in _SHOWN_COUNTS)]
     rows = [
         [
             templates[cell.template],
             kind_of(cell),
             verbalizers[cell.verbalizer],
             cell.calibration,
-            *_metric_cells(cell, metrics),
+            *_metric_cells(grid, cell, others),
             percent(cell.mass),
             *_label_cells(cell),
-            *(count(number) for number in (cell.num_truncated, cell.num_unscored, cell.num_near_ties)),
+            *(count(number) if any(numbers) else "" for number, numbers in zip(_counts(cell), counted, strict=True)),
         ]
         for cell in grid.decided
     ]
@@ -90,12 +93,19 @@ def _cell_table(grid: Grid) -> Table:
     return make_table(heads, rows, fold=f"{name} on {grid.task}: {plural(len(rows), 'decided cell')}")
 
 
-def _metric_cells(cell: Result, metrics: Iterable[str]) -> list[str]:
-    shown = []
-    for name in metrics:
-        value = cell.metrics.get(name)
-        shown += [three_digits(value.value), span(value.low, value.high)] if value else [three_digits(None)] * 2
-    return shown
+def _counts(cell: Result) -> tuple[int, int, int]:
+    return cell.num_truncated, cell.num_unscored, cell.num_near_ties
+
+
+def _metric_cells(grid: Grid, cell: Result, others: Sequence[str]) -> list[str]:
+    """The headline metric with its interval, the other metrics without."""
+    value = grid.value(cell)
+    if grid.metric is None:
+        return []
+    rest = [three_digits(cell.metrics[name].value if name in cell.metrics else None) for name in others]
+    if value is None:
+        return [three_digits(None), span(None, None), *rest]
+    return [three_digits(value.value), span(value.low, value.high), *rest]
 
 
 def _label_cells(cell: Result) -> list[str]:

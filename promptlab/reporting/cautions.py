@@ -11,6 +11,16 @@ from promptlab.results import Result
 
 LOW_MASS = 0.01
 ONE_SIDED = 0.95
+CAUTION_KINDS = (
+    "skipped cells",
+    "no gold labels",
+    "low mass",
+    "one-sided predictions",
+    "controls",
+    "unscored rows",
+    "shortened rows",
+    "near-ties",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +46,17 @@ class SkippedGroup:
 
 def cautions(grid: Grid) -> list[Caution]:
     """Every warning about a grid, the gravest first."""
-    found = [
-        ("skipped cells", _skipped(grid)),
-        ("low mass", _low_mass(grid)),
-        ("one-sided predictions", _one_sided(grid)),
-        ("controls", _controls(grid)),
-        ("unscored rows", _unscored(grid)),
-        ("shortened rows", _shortened(grid)),
-        ("near-ties", _near_ties(grid)),
-        ("no gold labels", _no_gold(grid)),
-    ]
-    return [Caution(grid.model, grid.task, kind, text) for kind, text in found if text]
+    texts = (
+        _skipped(grid),
+        _no_gold(grid),
+        _low_mass(grid),
+        _one_sided(grid),
+        _controls(grid),
+        _unscored(grid),
+        _shortened(grid),
+        _near_ties(grid),
+    )
+    return [Caution(grid.model, grid.task, kind, text) for kind, text in zip(CAUTION_KINDS, texts, strict=True) if text]
 
 
 def low_mass_pairs(grid: Grid) -> list[Result]:

@@ -26,6 +26,7 @@ COLOURS = ("#0b68a8", "#c8500b", "#137a5f", "#8a3a8f", "#8f6a00", "#5b5f97", "#9
 PLOT_WIDTH, LABEL_WIDTH, PANEL_WIDTH = 228, 118, 372
 _LABEL_ROW = 12
 _CHARACTER_WIDTH = 5.2
+_POWERS = [10.0**power for power in range(-9, 1)]
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _MARK = "graphics-symbol"
 _HIDDEN = {"class", "role", "aria-roledescription", "aria-hidden", "aria-label", "pointer-events", "opacity"}
@@ -137,7 +138,7 @@ def _mass_chart(panel: MassPanel) -> altair.TopLevelMixin:
         "value:Q",
         title="mass on label words (log scale)",
         scale=scale,
-        axis=alt.Axis(format="~%", values=[10.0**power for power in range(-9, 1)], labelOverlap="greedy"),
+        axis=alt.Axis(format="~%", values=_POWERS, labelFlush=False, labelOverlap="greedy"),
     )
     dots = alt.Chart(_data(panel.points)).mark_point(size=34, filled=True, opacity=0.85)
     dots = dots.encode(
@@ -173,7 +174,14 @@ def _dots(
         "low:Q",
         title=panel.metric if has_axis else None,
         scale=alt.Scale(domain=list(panel.domain), nice=False, zero=False),
-        axis=alt.Axis(format=".2f", tickCount=5, labels=has_axis, ticks=has_axis, domain=has_axis),
+        axis=alt.Axis(
+            format=".2f",
+            values=_ticks(panel.domain),
+            labelFlush=False,
+            labels=has_axis,
+            ticks=has_axis,
+            domain=has_axis,
+        ),
     )
     interval = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(x=x, x2="high:Q", color=_colour(series))
     dot = base.mark_point(size=30, filled=False, opacity=1, strokeWidth=1.5).encode(
@@ -202,6 +210,14 @@ def _baselines(lines: Sequence[Line], domain: tuple[float, float], height: int) 
         text = base.mark_text(align="left", baseline="bottom", fontSize=10, color=MUTED)
         charts += [rule, text.encode(x=alt.value(round(left)), y=alt.value(top - 1), text="label:N")]
     return charts
+
+
+def _ticks(domain: tuple[float, float]) -> list[float]:
+    """At most six round values on an axis."""
+    low, high = domain
+    step = next((step for step in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / step < 5.5), high - low)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 4) for number in range(first, last + 1)]
 
 
 def _height(num_names: int, num_series: int) -> int:

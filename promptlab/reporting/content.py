@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from promptlab.reporting.appendix import cell_section, cost_section, repeat_section
-from promptlab.reporting.cautions import cautions, low_mass_pairs, skipped_groups
+from promptlab.reporting.cautions import CAUTION_KINDS, cautions, low_mass_pairs, skipped_groups
 from promptlab.reporting.document import Document, Figure, Paragraph, Part, Section, Subheading, Table, make_table
 from promptlab.reporting.formats import (
     count,
@@ -37,8 +37,9 @@ from promptlab.reporting.spreads import (
 from promptlab.results import RunResults
 
 _HEADLINE = (
-    "The headline is the median over all decided cells with an instructive template, every verbalizer counted. "
-    "No row was used to choose among them. "
+    "The median goes over all decided cells with an instructive template, every verbalizer counted: no row was used to "
+    "choose among them. "
+    "'Above' counts the cells whose 95 % interval lies wholly on the good side of the majority of train. "
     "The null template has the fields and the mask alone. "
     "The content-free constant always predicts the label that the template makes likeliest on content-free text "
     "(median over the same templates and verbalizers). "
@@ -141,20 +142,20 @@ def _asked(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
                 count(len({cell.verbalizer for cell in grid.cells})),
             ]
         )
-    heads = ["task", "split", "#rows", "#in source", "source", "labels (gold rows)", "#templates", "#verbalizers"]
+    heads = ["~task", "~split", "#rows", "#in source", "source", "labels (gold rows)", "#templates", "#verbalizers"]
     yield make_table(heads, rows)
 
 
 def _headline(grids: Sequence[Grid]) -> Iterable[Part]:
     measured = [grid for grid in grids if grid.metric]
     if measured:
-        yield Paragraph(_HEADLINE)
+        yield Paragraph(_headline_lead(measured))
         yield _headline_table(measured)
-        for grid in measured:
-            yield Paragraph(" ".join(_headline_sentences(grid)))
         panels = [panel for grid in measured if (panel := spread_panel(grid))]
         caption = "Median (dot) and range (line) over cells; filled dots are the headline, hollow diamonds controls."
         yield Figure(tuple(panels), caption)
+        yield Paragraph(_HEADLINE)
+        yield Paragraph(" ".join(_certainty(measured)))
     unmeasured = [grid for grid in grids if grid.decided and not grid.metric]
     if unmeasured:
         yield Paragraph(
@@ -167,9 +168,19 @@ def _headline(grids: Sequence[Grid]) -> Iterable[Part]:
 
 
 def _headline_table(grids: Sequence[Grid]) -> Table:
-    heads = ["model", "task", "calibration", "metric", "#median", "#min to max", "#cells", "#above majority of train"]
+    heads = [
+        "~model",
+        "~task",
+        "~calibration",
+        "metric",
+        "#median",
+        "#min to max",
+        "#cells",
+        "#above majority of train",
+    ]
     heads += ["#null template", "#content-free constant", "#uniform", "#majority of train"]
     heads += ["#majority of test (oracle)", "#gap to the oracle"]
+    has_one_metric = len({grid.metric for grid in grids}) == 1
     models = model_names(grid.model for grid in grids)
     rows = []
     for grid in grids:
@@ -180,7 +191,7 @@ def _headline_table(grids: Sequence[Grid]) -> Table:
                     models[grid.model] if len(models) > 1 else "",
                     grid.task,
                     headline.calibration,
-                    str(grid.metric),
+                    "" if has_one_metric else str(grid.metric),
                     *_headline_numbers(headline),
                     _median(headline.kinds.get("null")),
                     "not computed" if grid.gold_counts is None else _median(constant),
@@ -194,12 +205,11 @@ def _headline_table(grids: Sequence[Grid]) -> Table:
 
 def _headline_numbers(headline: Headline) -> list[str]:
     spread = headline.instructive
-    above = None if headline.num_above is None or spread is None else f"{headline.num_above} of {spread.num_cells}"
     return [
         _median(spread),
         span(spread.low, spread.high) if spread else span(None, None),
         count(spread.num_cells if spread else 0),
-        above or three_digits(None),
+        count(headline.num_above),
     ]
 
 
@@ -207,26 +217,27 @@ def _median(spread: Spread | None) -> str:
     return three_digits(spread.median if spread else None)
 
 
-def _headline_sentences(grid: Grid) -> Iterable[str]:
-    yield f"{grid.task} ({grid.metric}):"
-    parts = []
-    for headline in headlines(grid):
-        spread = headline.instructive
-        if spread is not None:
-            parts.append(
-                f"with calibration {headline.calibration}, median {three_digits(spread.median)} "
-                f"({span(spread.low, spread.high)})"
-            )
-    yield f"{'; '.join(parts)}." if parts else "no instructive template was decided."
-    notes = [note for name, note in sorted(grid.baseline_notes.items()) if name == "majority_train"]
-    if notes and "majority_train" in grid.baselines:
-        yield f"The majority of train gets {three_digits(grid.baselines['majority_train'])} ({notes[0]})."
-    widths = [headline.half_width for headline in headlines(grid) if headline.half_width is not None]
+def _headline_lead(grids: Sequence[Grid]) -> str:
+    metrics = listing(dict.fromkeys(str(grid.metric) for grid in grids))
+    return f"The headline of a task is the median of its metric ({metrics}) over instructive templates, with the range."
+
+
+def _certainty(grids: Sequence[Grid]) -> Iterable[str]:
+    """How far the interval of one cell reaches, and which label the majority of train is."""
+    widths = []
+    for grid in grids:
+        found = [headline.half_width for headline in headlines(grid) if headline.half_width is not None]
+        if found:
+            widths.append(f"{three_digits(max(found))} on {grid.task} ({plural(grid.num_rows, 'row')})")
     if widths:
         yield (
-            f"With {plural(grid.num_rows, 'row')}, the interval of one cell reaches about {three_digits(max(widths))} "
-            "to each side, so templates that are closer than that are not told apart by their own intervals."
+            f"The 95 % interval of one cell reaches about {listing(dict.fromkeys(widths))} to each side: cells that "
+            "are closer than that are not told apart by their own intervals."
         )
+    notes = {grid.task: grid.baseline_notes.get("majority_train") for grid in grids}
+    known = [f"{note.partition(',')[0]} on {task}" for task, note in notes.items() if note]
+    if known:
+        yield f"The majority of train predicts {listing(known)}."
 
 
 def _share_table(grids: Sequence[Grid]) -> Table:
@@ -241,7 +252,7 @@ def _share_table(grids: Sequence[Grid]) -> Table:
                 middle = percent(shares.median) if shares else ""
                 model = models[grid.model] if len(models) > 1 else ""
                 rows.append([model, grid.task, calibration, label, middle, f"{low} to {high}", count(len(cells))])
-    heads = ["model", "task", "calibration", "label", "#median share", "#min to max", "#cells"]
+    heads = ["~model", "~task", "~calibration", "~label", "#median share", "#min to max", "#cells"]
     return make_table(heads, rows)
 
 
@@ -252,7 +263,9 @@ def _templates(grids: Sequence[Grid]) -> Iterable[Part]:
     yield Paragraph(_FOREST)
     for grid in measured:
         yield Subheading(_grid_name(grid, grids))
-        yield Figure(tuple(forest_panels(grid)), f"{grid.metric} on {grid.task}, a panel a verbalizer.")
+        yield Figure(
+            tuple(forest_panels(grid)), f"Each panel is one verbalizer; the axis is {grid.metric} on {grid.task}."
+        )
         yield _kind_table(grid)
 
 
@@ -270,7 +283,7 @@ def _kind_table(grid: Grid) -> Table:
             spread = span(whole.low, whole.high) if whole else span(None, None)
             numbers = [_median(whole), spread, *(_median(by_kind[kind]) for kind in KINDS[1:])]
             rows.append([shown, calibration, *numbers])
-    heads = ["verbalizer", "calibration", "#median", "#min to max", "#irrelevant", "#misleading", "#null"]
+    heads = ["~verbalizer", "~calibration", "#median", "#min to max", "#irrelevant", "#misleading", "#null"]
     return make_table(heads, rows)
 
 
@@ -296,25 +309,28 @@ def _calibration(grids: Sequence[Grid]) -> Iterable[Part]:
                     three_digits(change.before.median),
                     three_digits(change.after.median),
                     signed(change.difference),
-                    f"{change.num_better} better, {change.num_worse} worse of {change.before.num_cells}",
+                    *(count(n) for n in (change.before.num_cells, change.num_better, change.num_worse)),
                     three_digits(change.prior.median),
                 ]
             )
-    heads = ["model", "task", "verbalizer", "calibration", "#median before", "#median after"]
-    yield make_table([*heads, "#median paired change", "templates", "#median largest prior"], rows)
+    heads = ["~model", "~task", "~verbalizer", "~calibration", "#median before", "#median after"]
+    yield make_table(
+        [*heads, "#median paired change", "#templates", "#better", "#worse", "#median largest prior"], rows
+    )
 
 
 def _warnings(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
     models = model_names(grid.model for grid in grids)
     found = [caution for grid in grids for caution in cautions(grid)]
-    rows = [[models[c.model] if len(models) > 1 else "", c.task, c.kind, c.text] for c in found]
+    rows = [[c.kind, models[c.model] if len(models) > 1 else "", c.task, c.text] for c in found]
+    rows.sort(key=lambda row: CAUTION_KINDS.index(row[0]))
     for task in dict.fromkeys(grid.task for grid in grids):
         if not _task_facts(results, task).get("source", {}).get("verified"):
             text = "The revision of the source was not checked by anyone: its rows or labels may differ."
-            rows.append(["", task, "source not verified", text])
+            rows.append(["source not verified", "", task, text])
     if any(cell.calibration == "batch" for cell in results.results):
-        rows.append(["", "", "transductive", "Calibration batch looks at all scored rows together."])
-    yield make_table(["model", "task", "warning", "what it means"], rows) if rows else Paragraph("No warnings.")
+        rows.append(["transductive", "", "", "Calibration batch looks at all scored rows together."])
+    yield make_table(["~warning", "~model", "~task", "what it means"], rows) if rows else Paragraph("No warnings.")
     yield from _skip_table(grids, models)
     panels = [panel for grid in grids if (panel := mass_panel(grid))]
     if panels:
@@ -332,7 +348,7 @@ def _skip_table(grids: Sequence[Grid], models: Mapping[str, str]) -> Iterable[Pa
             [models[g.model] if len(models) > 1 else "", g.task, g.verbalizer, count(g.num_cells), g.reason]
             for g in groups
         ]
-        yield make_table(["model", "task", "`verbalizer", "#cells", "first reason"], rows)
+        yield make_table(["~model", "~task", "~verbalizer", "#cells", "first reason"], rows)
 
 
 def _low_mass_table(grids: Sequence[Grid]) -> Iterable[Part]:
@@ -344,7 +360,7 @@ def _low_mass_table(grids: Sequence[Grid]) -> Iterable[Part]:
     ]
     if rows:
         fold = f"{plural(len(rows), 'template x verbalizer pair')} with mass below 1 %"
-        yield make_table(["model", "task", "`template", "`verbalizer", "#mass"], rows, fold=fold)
+        yield make_table(["~model", "~task", "~template", "~verbalizer", "#mass"], rows, fold=fold)
 
 
 def _grid_name(grid: Grid, grids: Sequence[Grid]) -> str:

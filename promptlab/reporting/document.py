@@ -11,12 +11,12 @@ from typing import Literal
 
 from promptlab.reporting.panels import Panel
 
-ColumnKind = Literal["text", "number", "code"]
+ColumnKind = Literal["text", "name", "number", "code"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The head of a column; numbers are set right, code as it was written."""
+    """The head of a column; numbers are set right, names stay on one line, code is shown as it was written."""
 
     title: str
     kind: ColumnKind = "text"
@@ -82,15 +82,15 @@ class Document:
 
 
 def make_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, fold: str | None = None) -> Table:
-    """A table from heads such as `task`, `#rows` for numbers and `` `hash`` for code; columns without content go.
+    """A table from heads such as `source`, `~task`, `#rows` and `` `hash``; columns without content are left out.
 
     Args:
-        heads: one a column; `#` marks numbers, a backtick code.
+        heads: one a column; `~` marks names, `#` numbers and a backtick code.
         rows: as many texts as heads.
         fold: the line that opens the table, where it starts closed.
     """
     table = [tuple(row) for row in rows]
-    kinds: dict[str, ColumnKind] = {"#": "number", "`": "code"}
-    columns = [Column(head.lstrip("#`"), kinds.get(head[0], "text")) for head in heads]
+    kinds: dict[str, ColumnKind] = {"~": "name", "#": "number", "`": "code"}
+    columns = [Column(head.lstrip("~#`"), kinds.get(head[0], "text")) for head in heads]
     kept = [index for index in range(len(columns)) if not table or any(row[index] for row in table)]
     return Table(tuple(columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in table), fold)

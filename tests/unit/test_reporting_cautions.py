@@ -1,0 +1,55 @@
+"""Warnings: each says what is wrong, how often, and what it means."""
+
+import pytest
+
+from promptlab.reporting.cautions import cautions, low_mass_pairs, skipped_groups
+from promptlab.reporting.spreads import make_grids
+from promptlab.results import Result
+from tests.made_up_runs import cell, grid_cells, metric, run
+
+
+def _texts(*cells: Result) -> dict[str, str]:
+    return {caution.kind: caution.text for caution in cautions(make_grids(run(cells))[0])}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "words"),
+    [
+        ("low mass", {"mass": 0.0042}, "1 of 1 template x verbalizer pair give the label words less than 1 %"),
+        ("one-sided predictions", {"predicted": {"negative": 3, "positive": 97}}, "1 of 1 cell predict one label"),
+        ("unscored rows", {"num_unscored": 4}, "could not score 4 of 100 rows"),
+        ("shortened rows", {"num_truncated": 12}, "With 1 template, 12 of 100 rows were shortened"),
+        ("near-ties", {"num_near_ties": 2}, "2 of 100 rows have two best labels closer than 0.0001"),
+        ("no gold labels", {"metrics": {}}, "100 rows have no gold labels"),
+    ],
+)
+def test_each_fault_is_named(kind: str, changed: dict[str, object], words: str) -> None:
+    """A fault of a cell gives its own warning and no other."""
+    found = _texts(cell("made/it_was", **changed))
+    assert [kind] == list(found)
+    assert words in found[kind]
+
+
+def test_a_sound_cell_has_no_warning() -> None:
+    """Nothing is said where there is nothing to say."""
+    assert _texts(cell("made/it_was")) == {}
+
+
+def test_a_control_that_does_as_well_is_named() -> None:
+    """A null template that is no worse than the median over instructive templates is a warning with both numbers."""
+    found = _texts(cell("made/it_was"), cell("made/null", metrics={"accuracy": metric(0.55)}))
+    words = "null with calibration none (0.550 against 0.500)"
+    assert found == {"controls": f"No worse than the median over instructive templates: {words}."}
+
+
+def test_skipped_cells_are_grouped_by_verbalizer() -> None:
+    """Skipped cells are counted a verbalizer, with the first reason."""
+    [group] = skipped_groups(make_grids(run(grid_cells()))[0])
+    assert (group.verbalizer, group.num_cells) == ("made/odd", 2)
+    assert "label word 'odd' splits" in group.reason
+
+
+def test_mass_is_counted_once_a_pair() -> None:
+    """Mass does not depend on the calibration, so a pair counts once."""
+    cells = [cell("made/it_was", calibration=name, mass=0.001) for name in ("none", "contextual")]
+    assert len(low_mass_pairs(make_grids(run(cells))[0])) == 1

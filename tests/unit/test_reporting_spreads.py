@@ -1,0 +1,109 @@
+"""Medians, ranges, baselines and changes against numbers that are worked out plainly."""
+
+from dataclasses import replace
+from statistics import median
+
+import pytest
+
+from promptlab.reporting.spreads import (
+    before_and_after,
+    changes,
+    constant_score,
+    content_free,
+    headlines,
+    kind_of,
+    make_grids,
+    template_order,
+)
+from promptlab.results import MetricValue
+from tests.made_up_runs import cell, grid_cells, metric, run
+
+
+@pytest.mark.parametrize("calibration", ["none", "contextual"])
+def test_headline_is_the_median_over_instructive_cells(calibration: str) -> None:
+    """Median, min, max and count go over every decided instructive cell of a calibration and no other."""
+    cells = grid_cells()
+    values = [
+        item.metrics["accuracy"].value
+        for item in cells
+        if item.metrics and item.calibration == calibration and item.template_tags == ("instructive",)
+    ]
+    [grid] = make_grids(run(cells))
+    headline = next(each for each in headlines(grid) if each.calibration == calibration)
+    assert headline.instructive is not None
+    assert (len(values), headline.instructive.num_cells) == (4, 4)
+    assert (median(values), min(values), max(values)) == (
+        headline.instructive.median,
+        headline.instructive.low,
+        headline.instructive.high,
+    )
+    assert max(values) - median(values) == headline.oracle_gap
+    assert {"instructive", "irrelevant", "null"} == set(headline.kinds)
+
+
+def test_cells_above_the_majority_need_their_whole_interval() -> None:
+    """A cell counts as above the majority of train only where its lower end is."""
+    cells = [cell(f"made/{n}", metrics={"accuracy": metric(value)}) for n, value in enumerate((0.49, 0.51, 0.60))]
+    [grid] = make_grids(run(cells))
+    assert headlines(grid)[0].num_above == 2
+
+
+def test_a_loss_is_better_when_it_is_lower() -> None:
+    """The oracle gap of a metric that should be low is taken at its low end."""
+    losses = [MetricValue(value, value - 0.1, value + 0.1, "bootstrap", 0.95, False) for value in (0.4, 0.6, 0.9)]
+    cells = [cell(f"made/{n}", metrics={"nll": loss}) for n, loss in enumerate(losses)]
+    [grid] = make_grids(run(cells))
+    assert grid.metric == "nll"
+    assert pytest.approx(0.2) == headlines(grid)[0].oracle_gap
+    assert template_order(grid) == ["made/0", "made/1", "made/2"]
+
+
+def test_change_is_paired() -> None:
+    """Better and worse are counted over the same template and verbalizer, and the change is their median."""
+    before, after = (0.40, 0.50, 0.60), (0.45, 0.50, 0.58)
+    cells = [cell(f"made/{n}", metrics={"accuracy": metric(value)}) for n, value in enumerate(before)]
+    cells += [
+        cell(f"made/{n}", "made/good_bad", "contextual", metrics={"accuracy": metric(v)}) for n, v in enumerate(after)
+    ]
+    [change] = changes(make_grids(run(cells))[0])
+    assert (change.num_better, change.num_worse) == (1, 1)
+    assert median(new - old for old, new in zip(before, after, strict=True)) == change.difference
+    assert (change.before.median, change.after.median) == (0.50, 0.50)
+    assert change.prior.median == 0.7
+
+
+def test_cells_without_a_twin_are_not_compared() -> None:
+    """A calibrated cell whose uncalibrated twin was skipped changes nothing."""
+    cells = [cell("made/a", calibration="contextual"), cell("made/a", metrics={}, skipped="no")]
+    assert before_and_after(make_grids(run(cells))[0], "contextual") == []
+
+
+@pytest.mark.parametrize(("name", "expected"), [("accuracy", 0.25), ("macro_f1", 2 * 25 / (25 + 100) / 2)])
+def test_content_free_constant_follows_the_prior(name: str, expected: float) -> None:
+    """Always predicting the likeliest label of the content-free texts gets that label's share of gold rows."""
+    results = run([cell("made/it_was", metrics={name: metric(0.5)})], gold={"negative": 75, "positive": 25})
+    results = replace(
+        results,
+        manifest={
+            **results.manifest,
+            "tasks": {"reviews": {**results.manifest["tasks"]["reviews"], "metrics": [name]}},
+        },
+    )
+    [grid] = make_grids(results)
+    assert pytest.approx(expected) == constant_score(grid, grid.cells[0])
+
+
+def test_content_free_constant_is_none_without_gold_counts() -> None:
+    """A run that does not tell its gold counts has no content-free constant, rather than a wrong one."""
+    assert content_free(make_grids(run([cell("made/it_was")]))[0]) is None
+
+
+def test_kind_is_the_control_tag() -> None:
+    """A control tag wins over instructive, and a template without any tag is instructive."""
+    assert kind_of(cell("x", template_tags=("instructive", "null"))) == "null"
+    assert kind_of(cell("x", template_tags=())) == "instructive"
+
+
+def test_templates_are_ordered_by_kind_then_median() -> None:
+    """Instructive templates come first, the best first; controls follow."""
+    assert template_order(make_grids(run(grid_cells()))[0]) == ["made/just", "made/it_was", "made/why", "made/null"]
