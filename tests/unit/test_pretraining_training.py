@@ -19,12 +19,13 @@ from promptlab.pretraining.corpus import Corpus
 from promptlab.pretraining.job import Job, PretrainingStopped
 from promptlab.pretraining.losses import masked_cross_entropy
 from promptlab.pretraining.masking import mask_rows, masking_weights
-from promptlab.pretraining.optimising import moving_parameters, rate_factor
+from promptlab.pretraining.optimising import hold_whole_text_heads, moving_parameters, rate_factor
 from promptlab.pretraining.recipe import Masking, Recipe, Shape, Stage, Vectors
 from promptlab.pretraining.starting import start_from_vectors
 from promptlab.pretraining.token_store import TokenStore
 from promptlab.pretraining.training import pretrain
 from promptlab.pretraining.vectors import learn_vectors
+from promptlab.pretraining.vocabulary import MASK
 
 SHAPE = Shape(width=16, layers=3, heads=2, mlp_width=8, max_length=32)
 STAGES = [
@@ -162,6 +163,20 @@ def test_sleeping_layers_do_not_move() -> None:
     names = moving_parameters(model, awake=1)
     assert not [name for name in names if name.startswith(("model.layers.0.", "model.layers.1."))]
     assert "model.layers.2.attn.Wqkv.weight" in names and "decoder.weight" in names
+
+
+def test_whole_text_heads_get_no_gradient() -> None:
+    """The queries and keys of the held heads and the [MASK] vector stay; values and the other heads move."""
+    model = _noisy()
+    ids, positions = torch.full((2, 12), 9), torch.tensor([[1, 4], [3, 9]])
+    ids[0, 1] = MASK
+    masked_states(model, ids, positions, awake=3).square().sum().backward()
+    hold_whole_text_heads(model, heads=1)
+    moves = model.model.layers[-1].attn.Wqkv.weight.grad.abs().sum(1).reshape(3, 2, 8).sum(2) > 0
+    assert moves.tolist() == [[False, True], [False, True], [True, True]]
+    embedding = model.model.embeddings.tok_embeddings.weight.grad
+    assert float(embedding[MASK].abs().sum()) == 0.0
+    assert float(embedding[9].abs().sum()) > 0.0
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
