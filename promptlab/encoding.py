@@ -41,6 +41,7 @@ class _Part:
     ids: list[int]
     roles: list[int]
     owners: list[int]  # index of the segment that a token belongs to
+    are_blank: list[bool]  # whether a token has no visible character
 
 
 class Encoder:
@@ -107,7 +108,7 @@ class Encoder:
     def _assign(self, segments: list[Segment], offset: int, text: str, encoding: Any) -> _Part:
         """Roles and owners of the tokens of one part, from character offsets."""
         owner_of = _owner_of_characters(segments)
-        part = _Part([], [], [])
+        part = _Part([], [], [], [])
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             owner = _owner(text, owner_of, start, end)
             role = _role(segments, owner)
@@ -117,6 +118,7 @@ class Encoder:
             part.ids += ids
             part.roles += [int(role)] * len(ids)
             part.owners += [offset + (owner if owner is not None else 0)] * len(ids)
+            part.are_blank += [not text[start:end].strip()] * len(ids)
         return part
 
     def _is_faked(self, token: int, role: Role) -> bool:
@@ -220,10 +222,11 @@ def _split_parts(prompt: Prompt) -> list[list[Segment]]:
 
 
 def _part_text(segments: list[Segment]) -> str:
-    for segment in segments:
-        if PLACEHOLDER in segment.text:
-            raise DataError(f"a text contains {PLACEHOLDER!r}, which promptlab reserves for masks.")
-    return "".join(PLACEHOLDER if segment.kind == "mask" else segment.text for segment in segments)
+    """The text of a part; neighbouring texts may not spell the placeholder together either."""
+    text = "".join(PLACEHOLDER if segment.kind == "mask" else segment.text for segment in segments)
+    if text.count(PLACEHOLDER) != sum(segment.kind == "mask" for segment in segments):
+        raise DataError(f"a text contains {PLACEHOLDER!r}, which promptlab reserves for masks.")
+    return text
 
 
 def _owner_of_characters(segments: list[Segment]) -> list[int]:
@@ -253,6 +256,7 @@ def _truncate(prompt: Prompt, parts: list[_Part], budget: int) -> int | None:
     """Cut row tokens until the parts fit the budget; how many were cut, or None where they cannot fit.
 
     One token at a time from the longest segment of the lowest `order`; a segment keeps its head, tail or middle.
+    A blank that would then stand bare before a mask goes too: the mask token swallows it in a text that is not cut.
     """
     excess = sum(len(part.ids) for part in parts) - budget
     if excess <= 0:
@@ -272,9 +276,25 @@ def _truncate(prompt: Prompt, parts: list[_Part], budget: int) -> int | None:
         keep = prompt.segments[owner].keep
         is_from_front = keep == "tail" or (keep == "middle" and len(places[owner]) % 2 == 0)
         cut.add(places[owner].pop(0 if is_from_front else -1))
+    left = {place for tokens in places.values() for place in tokens}
     for number, part in enumerate(parts):
+        cut |= _bare_blanks(part, number, cut, left)
         kept = [position for position in range(len(part.ids)) if (number, position) not in cut]
         part.ids = [part.ids[position] for position in kept]
         part.roles = [part.roles[position] for position in kept]
         part.owners = [part.owners[position] for position in kept]
-    return excess
+    return len(cut)
+
+
+def _bare_blanks(
+    part: _Part, number: int, cut: set[tuple[int, int]], left: set[tuple[int, int]]
+) -> set[tuple[int, int]]:
+    """Blanks of the row between what was cut and the mask that now follows them."""
+    bare = set()
+    for mask in (position for position, role in enumerate(part.roles) if role == Role.MASK):
+        place = (number, mask - 1)
+        is_cut_here = place in cut
+        while is_cut_here and (place in cut or (place in left and part.are_blank[place[1]])):
+            bare.add(place)
+            place = (number, place[1] - 1)
+    return bare

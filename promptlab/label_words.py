@@ -27,8 +27,9 @@ class Context:
 def slot_contexts(prompt: Prompt) -> list[Context]:
     """The context of every mask of a prompt, in order.
 
-    A side that begins with a blank is cut down to that blank and a stand-in letter: what lies beyond a blank does not
-    change how a word is tokenised. A side that touches text keeps that text up to the next blank.
+    A side that begins with a space is cut down to that space and a stand-in letter: what lies beyond a space does not
+    change how a word is tokenised. A side that touches text keeps that text up to the next space. Other blanks count as
+    text, because not every tokenizer cuts at them.
     """
     contexts = []
     for part in _parts(prompt):
@@ -111,22 +112,19 @@ def _near_end(text: str) -> str:
     """The end of a text that can matter for what follows it."""
     stripped = text.rstrip()
     blanks = text[len(stripped) :]
-    if blanks:
+    if blanks and not blanks.strip(" "):
         return (_STAND_IN if stripped else "") + blanks
-    words = text.split()
-    if not words:
-        return ""
-    start = len(text) - len(words[-1])
-    return text[max(start - 1, 0) :]
+    before, space, touching = stripped.rpartition(" ")
+    return before[len(before.rstrip(" ")) :] + space + touching + blanks
 
 
 def _near_start(text: str) -> str:
     """The start of a text that can matter for what precedes it."""
     stripped = text.lstrip()
     blanks = text[: len(text) - len(stripped)]
-    if blanks:
+    if blanks and not blanks.strip(" "):
         return blanks + (_STAND_IN if stripped else "")
-    return text.split()[0] if stripped else ""
+    return blanks + stripped.partition(" ")[0]
 
 
 def _shown(context: Context) -> str:

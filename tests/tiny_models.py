@@ -1,6 +1,8 @@
 """Tiny masked language models with random weights and real tokenizers, built from configs.
 
 Each is a folder as `save_pretrained` writes it: BERT with WordPiece, RoBERTa and ModernBERT with byte-level BPE.
+Two tokenizers come without a model: byte-level BPE with RoBERTa's own post-processor, and Unigram with Metaspace, whose
+vocabulary holds its special tokens as pieces that text can turn into.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("bert", "bert_cased", "roberta", "modernbert")
+TOKENIZER_KINDS = (*KINDS, "roberta_trimmed", "unigram")
 
 # Sentences written for these tests; the vocabularies are learned from them.
 SENTENCES = [
@@ -30,11 +33,18 @@ def build(kind: str, folder: Path, *, seed: int = 0) -> Path:
     import torch
 
     torch.manual_seed(seed)
-    tokenizer = _wordpiece(lowercase=kind == "bert") if kind.startswith("bert") else _byte_bpe(kind)
+    tokenizer = build_tokenizer(kind)
     model = _model(kind, tokenizer)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
+
+
+def build_tokenizer(kind: str) -> Any:
+    """The tokenizer of the kind."""
+    if kind == "unigram":
+        return _unigram()
+    return _wordpiece(lowercase=kind == "bert") if kind.startswith("bert") else _byte_bpe(kind)
 
 
 def _wordpiece(*, lowercase: bool) -> Any:
@@ -76,6 +86,31 @@ def _byte_bpe(kind: str) -> Any:
     engine.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair=pair, special_tokens=[("<s>", 0), ("</s>", 2)]
     )
+    if kind == "roberta_trimmed":
+        engine.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=engine, pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>",
+        bos_token="<s>", eos_token="</s>", mask_token=mask, model_max_length=64,
+    )  # fmt: skip
+
+
+def _unigram() -> Any:
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers.trainers import UnigramTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    mask = AddedToken("<mask>", lstrip=True, special=True, normalized=False)
+    engine = Tokenizer(models.Unigram())
+    engine.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    engine.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    engine.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
+    engine.train_from_iterator([*SENTENCES, "</s> <s> / < >"] * 5, trainer)
+    engine.add_special_tokens([mask])
+    engine.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=engine, pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>",
         bos_token="<s>", eos_token="</s>", mask_token=mask, model_max_length=64,
@@ -105,8 +140,15 @@ def _model(kind: str, tokenizer: Any) -> Any:
     else:
         model = ModernBertForMaskedLM(
             ModernBertConfig(
-                **shape, max_position_embeddings=64, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0,
-                sep_token_id=2, local_attention=8, global_attn_every_n_layers=2,
-            )  # fmt: skip
+                **shape,
+                max_position_embeddings=64,
+                pad_token_id=1,
+                bos_token_id=0,
+                eos_token_id=2,
+                cls_token_id=0,
+                sep_token_id=2,
+                local_attention=8,
+                global_attn_every_n_layers=2,
+            )
         )
     return model.eval()

@@ -63,6 +63,8 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"model '{name}': config.json is not valid JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"model '{name}': config.json must hold keys and values, found {type(config).__name__}.")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(_no_safetensors(name, folder))
@@ -80,31 +82,42 @@ def convert_checkpoint(name: str, output: Path, *, revision: str | None = None) 
     Raises:
         ModelError: there is no pickled file, or it holds more than tensors.
     """
-    import pickle
     import shutil
 
-    import torch
     from safetensors.torch import save_file
 
     folder = _find_folder(name, revision, patterns=[*_DOWNLOADED, "pytorch_model*.bin"])
     pickled = sorted(folder.glob("pytorch_model*.bin"))
     if not pickled:
         raise ModelError(f"model '{name}': {folder} has no pytorch_model.bin to convert.")
-    tensors: dict[str, torch.Tensor] = {}
-    for path in pickled:
-        try:
-            tensors |= torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError) as error:
-            raise ModelError(
-                f"{path.name}: holds more than tensors and is not read: {str(error).splitlines()[0]}"
-            ) from None
+    tensors = {key: tensor for path in pickled for key, tensor in _unpickle_tensors(path).items()}
     output.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
+    is_elsewhere = output.resolve() != folder.resolve()
+    for path in folder.iterdir() if is_elsewhere else ():
         if path.is_file() and path.suffix in (".json", ".txt", ".model") and not path.name.endswith(".bin.index.json"):
             shutil.copy(path, output / path.name)
     target = output / "model.safetensors"
     save_file({key: tensor.clone().contiguous() for key, tensor in tensors.items()}, target, metadata={"format": "pt"})
     return target
+
+
+def _unpickle_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a pickled file, read by a loader that knows tensors and executes nothing."""
+    import pickle
+
+    import torch
+
+    refused = f"{path.name}: holds more than tensors and is not read:"
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = (str(error).strip().splitlines() or ["the file ends too early"])[0]
+        raise ModelError(f"{refused} {reason}") from None
+    entries = loaded.items() if isinstance(loaded, dict) else [("the file itself", loaded)]
+    for key, value in entries:
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"{refused} {key} is a {type(value).__name__}.")
+    return dict(entries)
 
 
 def _find_folder(name: str, revision: str | None, patterns: list[str] | None = None) -> Path:

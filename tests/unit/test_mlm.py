@@ -1,0 +1,318 @@
+"""Masked backend: log-probabilities at masks, equal to what plain transformers gives for one prompt at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptlab.backends.mlm import MaskedBackend, resolve_device
+from promptlab.errors import ModelError, UsageError
+from promptlab.types import EncodedPrompt, MaskScores, Prompt
+from tests.oracles import MASK, SEP, field, mask_log_probs, prompt
+from tests.tiny_models import KINDS
+
+TOLERANCE = 1e-5  # in log-probability, on the CPU in float32
+BFLOAT16_TOLERANCE = 0.5  # 8 bits of mantissa on logits of about 10; at most 0.13 was seen
+PROMPTS = (
+    prompt(field("A great film."), " It was ", MASK, "."),
+    prompt(MASK, " news: ", field("the market rose 3 % and the team won (again) in all the world of sports")),
+    prompt(field("The team won."), SEP, " The answer is ", MASK, ", ", field("it was a good day, but not fine")),
+    prompt("It was ", MASK, " and ", MASK, "."),
+    prompt(field("no"), " ", MASK),
+    prompt(MASK),
+)
+
+
+def encode(backend: MaskedBackend, asked: Sequence[Prompt]) -> list[EncodedPrompt]:
+    """Encoded prompts, all of them scorable."""
+    encoded = backend.encoder(None).encode(list(asked))
+    return [one for one in encoded if isinstance(one, EncodedPrompt)]
+
+
+def every_token(backend: MaskedBackend) -> np.ndarray[Any, Any]:
+    return np.arange(len(backend.tokenizer), dtype=np.int64)
+
+
+def score(backend: MaskedBackend, asked: Sequence[Prompt]) -> MaskScores:
+    """Scores of every token of the vocabulary."""
+    return backend.score(encode(backend, asked), every_token(backend))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_equal_the_plain_forward_of_one_prompt(
+    backends: dict[str, MaskedBackend], models: dict[str, Any], kind: str
+) -> None:
+    """Alone or in any batch, first or last, a prompt has the log-probabilities of the plain forward, to 1e-5."""
+    backend = backends[kind]
+    naive = {one: mask_log_probs(models[kind], backend.tokenizer, one) for one in PROMPTS}
+    for size in (1, 2, 3, len(PROMPTS)):
+        for asked in (PROMPTS, PROMPTS[::-1]):
+            for batch in (asked[start : start + size] for start in range(0, len(asked), size)):
+                expected = np.concatenate([naive[one] for one in batch])
+                np.testing.assert_allclose(score(backend, batch).log_probs, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_normalised_over_the_whole_vocabulary(
+    backends: dict[str, MaskedBackend], models: dict[str, Any], kind: str
+) -> None:
+    """Probabilities of all tokens sum to 1, a subset of candidates has the same numbers, in the order asked for."""
+    backend = backends[kind]
+    whole = score(backend, PROMPTS)
+    np.testing.assert_allclose(np.exp(whole.log_probs).sum(axis=1), 1, atol=1e-5)
+    few = backend.score(encode(backend, PROMPTS), np.array([9, 5, 7]))
+    assert [9, 5, 7] == few.token_ids.tolist()
+    np.testing.assert_allclose(few.log_probs, whole.log_probs[:, [9, 5, 7]], atol=1e-6, rtol=0)
+    assert np.float32 == whole.log_probs.dtype
+
+
+def test_rows_are_named_by_prompt_and_mask(backends: dict[str, MaskedBackend]) -> None:
+    """Rows come in the order of prompts, then of masks, with fill 0."""
+    backend = backends["bert"]
+    encoded = encode(backend, PROMPTS[2:5])
+    found = backend.score(encoded, np.array([5]))
+    keys = [one.key for one in encoded]
+    assert (keys[0], keys[1], keys[1], keys[2]) == found.keys
+    assert ([0, 0, 1, 0], [0, 0, 0, 0]) == (found.masks.tolist(), found.fills.tolist())
+
+
+def test_the_best_fills_come_first(backends: dict[str, MaskedBackend]) -> None:
+    """The five tokens of highest probability are given, best first."""
+    found = score(backends["modernbert"], PROMPTS)
+    expected = np.sort(found.log_probs, axis=1)[:, :-6:-1]
+    np.testing.assert_allclose(found.top_log_probs, expected, atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(found.log_probs, found.top_ids, axis=1), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_equal_the_fill_mask_pipeline(
+    backends: dict[str, MaskedBackend], tiny: dict[str, Path], kind: str
+) -> None:
+    """Probabilities of single-token targets are those of the fill-mask pipeline of transformers."""
+    from transformers import pipeline
+
+    backend = backends[kind]
+    targets = ["great", "good", "no"] if kind.startswith("bert") else ["\u0120great", "\u0120good", "\u0120no"]
+    fill = pipeline("fill-mask", model=str(tiny[kind]), tokenizer=str(tiny[kind]), device="cpu")
+    asked = prompt(field("A good film."), " It was ", MASK, ".")
+    answers = fill(f"A good film. It was {backend.tokenizer.mask_token}.", targets=targets, top_k=len(targets))
+    expected = {answer["token"]: answer["score"] for answer in answers}
+    found = backend.score(encode(backend, [asked]), np.array(sorted(expected)))
+    np.testing.assert_allclose(np.exp(found.log_probs[0]), [expected[t] for t in sorted(expected)], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_head_sees_masks_only(backends: dict[str, MaskedBackend], kind: str) -> None:
+    """Only the states at masks go through the vocabulary head, in every architecture and dtype."""
+    assert "masks only" == backends[kind].facts()["head"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_head_gives_the_same(
+    backends: dict[str, MaskedBackend], tiny: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the probe fails, the head runs on all positions and gives the same numbers."""
+    monkeypatch.setattr(MaskedBackend, "_probe", lambda self, model: False)
+    plain = MaskedBackend(str(tiny[kind]), device="cpu")
+    assert "all positions" == plain.facts()["head"]
+    np.testing.assert_allclose(
+        score(plain, PROMPTS).log_probs, score(backends[kind], PROMPTS).log_probs, atol=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_head_that_sees_other_states_is_noticed(
+    tiny: dict[str, Path], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe refuses a shortcut that hands the head the states beside the masks."""
+
+    def beside(self: MaskedBackend, module: Any, args: Any, output: Any) -> Any:
+        if self._rows is not None:
+            batch, positions = self._rows
+            output["last_hidden_state"] = output[0][batch, positions + 1].unsqueeze(0)
+        return output
+
+    monkeypatch.setattr(MaskedBackend, "_keep_mask_states", beside)
+    assert "all positions" == MaskedBackend(str(tiny["bert"]), device="cpu", dtype=dtype).facts()["head"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_stays_near_float32(backends: dict[str, MaskedBackend], tiny: dict[str, Path], kind: str) -> None:
+    """In bfloat16 the log-probabilities are float32 numbers within the stated loose tolerance of float32."""
+    rough = MaskedBackend(str(tiny[kind]), device="cpu", dtype="bfloat16")
+    found = score(rough, PROMPTS)
+    np.testing.assert_allclose(found.log_probs, score(backends[kind], PROMPTS).log_probs, atol=BFLOAT16_TOLERANCE)
+    assert (np.float32, "masks only", "bfloat16") == (found.log_probs.dtype, rough.facts()["head"], rough.scorer.dtype)
+
+
+def test_a_backend_is_described_without_loading_weights(tiny: dict[str, Path]) -> None:
+    """Scorer, device and encoder are known before any weight is read."""
+    backend = MaskedBackend(str(tiny["roberta"]), device="cpu")
+    assert ("RobertaForMaskedLM", "cpu", "float32") == (
+        backend.scorer.architecture, backend.scorer.device_class, backend.scorer.dtype,
+    )  # fmt: skip
+    assert 64 == backend.encoder(None).max_length
+    assert "_model" not in vars(backend)
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("bert", 64), ("roberta", 64), ("modernbert", 64)])
+def test_the_limit_is_what_the_model_has_positions_for(
+    backends: dict[str, MaskedBackend], kind: str, limit: int
+) -> None:
+    """RoBERTa's 66 positions hold 64 tokens; more, or fewer than 4, is refused with the limit named."""
+    backend = backends[kind]
+    assert limit == backend.encoder(None).max_length == backend.encoder(limit).max_length
+    with pytest.raises(UsageError, match=f"--max-length {limit + 1}: model '.*' reads at most {limit} tokens"):
+        backend.encoder(limit + 1)
+    with pytest.raises(UsageError, match=f"--max-length 3: write a whole number from 4 to {limit}"):
+        backend.encoder(3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_of_the_limit_can_be_scored(
+    backends: dict[str, MaskedBackend], models: dict[str, Any], kind: str
+) -> None:
+    """The longest prompt that the encoder makes runs, and equals the plain forward."""
+    backend = backends[kind]
+    (encoded,) = encode(backend, [prompt(field("great " * 100), MASK)])
+    assert 64 == len(encoded)
+    shown = prompt("great " * (len(encoded) - 3), MASK)
+    found = backend.score([encoded], every_token(backend)).log_probs
+    np.testing.assert_allclose(found, mask_log_probs(models[kind], backend.tokenizer, shown), atol=TOLERANCE)
+
+
+def copied(folder: Path, to: Path, **changes: Any) -> Path:
+    """A copy of a checkpoint with other values in its config; None removes a key."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text())
+    config = {key: value for key, value in {**config, **changes}.items() if value is not None}
+    (to / "config.json").write_text(json.dumps(config))
+    return to
+
+
+def test_a_vocabulary_as_large_as_the_positions_keeps_the_limit(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """Word embeddings with a padding row are not taken for positions."""
+    folder = copied(tiny["bert"], tmp_path / "model", vocab_size=64, max_position_embeddings=64)
+    assert 64 == MaskedBackend(str(folder), device="cpu").encoder(None).max_length
+
+
+def test_segment_types_left_out_of_the_config_are_the_architectures(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """A BERT config that does not name its two segment types has them all the same."""
+    folder = copied(tiny["bert"], tmp_path / "model", type_vocab_size=None)
+    (encoded,) = encode(MaskedBackend(str(folder), device="cpu"), [PROMPTS[2]])
+    assert {0, 1} == set(encoded.segment_ids.tolist())
+
+
+def test_a_head_that_was_never_trained_is_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """A checkpoint without its masked-LM head is refused, and the missing tensors are named."""
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    AutoModelForMaskedLM.from_pretrained(tiny["bert"]).bert.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny["bert"]).save_pretrained(tmp_path)
+    backend = MaskedBackend(str(tmp_path), device="cpu")
+    with pytest.raises(ModelError, match=r"\(BertModel\) has no trained weights for \d tensors of BertForMaskedLM"):
+        backend.facts()
+
+
+def test_a_causal_checkpoint_is_refused() -> None:
+    """A causal language model is named as one without a masked language model, before any forward."""
+    folder = Path(__file__).parents[3] / "shared" / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip("the causal checkpoint is not here")
+    with pytest.raises(ModelError, match=r"is of type 'llama', which has no masked language model"):
+        MaskedBackend(str(folder), device="cpu").encoder(None)
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """A tokenizer that has more tokens than the model has rows does not belong to it."""
+    from transformers import AutoTokenizer
+
+    folder = copied(tiny["bert"], tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["brandnewword"])
+    tokenizer.save_pretrained(folder)
+    expected = rf"its tokenizer has {size + 1} tokens and its embeddings {size} rows: they do not belong together\."
+    with pytest.raises(ModelError, match=expected):
+        MaskedBackend(str(folder), device="cpu").facts()
+
+
+def test_broken_weights_are_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """A weights file that is cut off is one sentence with the model's name."""
+    folder = copied(tiny["bert"], tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    with pytest.raises(ModelError, match=r"model '.*' cannot be loaded: .+"):
+        MaskedBackend(str(folder), device="cpu").facts()
+
+
+def test_a_broken_tokenizer_is_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """A tokenizer.json that holds no tokenizer is one sentence with the model's name."""
+    folder = copied(tiny["bert"], tmp_path / "model")
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {}}')
+    with pytest.raises(ModelError, match=r"model '.*': its tokenizer cannot be loaded: .+"):
+        MaskedBackend(str(folder), device="cpu").encoder(None)
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """Modules named by `auto_map` are never imported."""
+    marker = tmp_path / "was_run"
+    code = {"AutoConfig": "evil.Evil", "AutoModelForMaskedLM": "evil.Evil", "AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    folder = copied(tiny["bert"], tmp_path / "model", auto_map=code)
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass\n")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "auto_map": code}))
+    assert "BertForMaskedLM" == MaskedBackend(str(folder), device="cpu").facts()["architecture"]
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("tpu9", r"--device tpu9: write auto, cpu, cuda, cuda:N or mps\."),
+        ("meta", r"--device meta: write auto, cpu, cuda, cuda:N or mps\."),
+        ("cuda:99", r"--device cuda:99: this machine has \d+ CUDA devices\."),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device: str, message: str) -> None:
+    """A device is a word of torch, and one that this machine has."""
+    with pytest.raises(UsageError, match=message):
+        resolve_device(device)
+
+
+def test_devices_are_resolved() -> None:
+    """`auto` names what it took."""
+    import torch
+
+    assert "cpu" == resolve_device("cpu")
+    assert ("cuda:0" if torch.cuda.is_available() else "cpu") == resolve_device("auto")
+
+
+def test_an_unknown_dtype_is_refused(tiny: dict[str, Path]) -> None:
+    """The message lists the dtypes."""
+    with pytest.raises(UsageError, match=r"--dtype float8: choose one of float32, bfloat16, float16\."):
+        MaskedBackend(str(tiny["bert"]), device="cpu", dtype="float8")
+
+
+@pytest.mark.parametrize("error", ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory: you tried to"])
+def test_memory_that_runs_out_is_a_memory_error(
+    backends: dict[str, MaskedBackend], monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    """What torch says when memory runs out reaches the caller as MemoryError; any other error stays itself."""
+    encoded = encode(backends["bert"], PROMPTS[:1])
+
+    def fail(self: MaskedBackend, prompts: Sequence[EncodedPrompt]) -> None:
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(MaskedBackend, "_mask_logits", fail)
+    with pytest.raises(MemoryError, match=error[:12]):
+        backends["bert"].score(encoded, np.array([5]))
+    error = "a shape is wrong"
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        backends["bert"].score(encoded, np.array([5]))
