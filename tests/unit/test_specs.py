@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from promptlab.errors import FileFault, UsageError
+from promptlab.specs.run import make_run_spec
 from promptlab.specs.task import Task, load_tasks
 from promptlab.specs.template import Template, load_templates
 from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
@@ -260,3 +261,32 @@ def test_wrong_inline_words_are_explained(message: str, text: str) -> None:
     with pytest.raises(UsageError) as fault:
         load_verbalizers([text])
     assert message == str(fault.value)
+
+
+def test_a_config_file_is_overridden_by_arguments(tmp_path: Path) -> None:
+    """A file gives the run, an argument replaces its value, one selector is as good as a list."""
+    path = tmp_path / "run.yaml"
+    path.write_text("templates: sentiment/*\nlimit: first:5\nseed: 3\n")
+    spec = make_run_spec({"seed": 4}, config=path)
+    assert (spec.templates, spec.limit, spec.seed) == (("sentiment/*",), "first:5", 4)
+    path.write_text("seed: 3\n\ntemplats: x\n")
+    with pytest.raises(FileFault, match=r"run\.yaml:3 templats: unknown key\. Did you mean 'templates'\?"):
+        make_run_spec({}, config=path)
+
+
+@pytest.mark.parametrize(
+    ("message", "values"),
+    [
+        ("argument 'modls' is unknown. Did you mean 'models'? Known: models, ", {"modls": "x"}),
+        ("--seed: write a whole number from 0, found -1.", {"seed": -1}),
+        ("--limit: write a whole number from 1, or first:N for the first N rows, found 'last:5'.", {"limit": "last:5"}),
+        ("--dtype: choose one of float32, bfloat16, float16, found 'fp8'.", {"dtype": "fp8"}),
+        ("--templates: name at least one.", {"templates": []}),
+        ("--max-length: write a whole number from 4, found 2.\n--name: write", {"max_length": 2, "name": "a/b"}),
+    ],
+)
+def test_wrong_arguments_of_a_run_are_explained(message: str, values: dict[str, Any]) -> None:
+    """Every wrong value is one sentence under its flag, all at once."""
+    with pytest.raises(UsageError) as fault:
+        make_run_spec(values)
+    assert str(fault.value).startswith(message)
