@@ -113,9 +113,10 @@ def _change_chart(panel: ChangePanel) -> altair.TopLevelMixin:
         scale=alt.Scale(domain=[math.floor(100 / panel.num_labels) / 100, 1], nice=False),
         axis=alt.Axis(format=".1f", tickCount=6, grid=False),
     )
-    axis = alt.Axis(format=".2f", tickCount=6)
+    axis = alt.Axis(format=".2f", values=_ticks(panel.domain))
+    scale = alt.Scale(domain=list(panel.domain), nice=False, zero=False)
     base = alt.Chart(_data(panel.moves)).encode(x=x, color=_colour(panel.series, columns=1), description="text:N")
-    y = alt.Y("before:Q", title=panel.metric, scale=alt.Scale(zero=False), axis=axis)
+    y = alt.Y("before:Q", title=panel.metric, scale=scale, axis=axis)
     stem = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(y=y, y2="after:Q")
     old = base.mark_point(size=26, filled=False, fill=PAPER, opacity=1, strokeWidth=1.5).encode(y=y)
     new = base.mark_point(size=32, filled=True, opacity=1).encode(y=alt.Y("after:Q"))

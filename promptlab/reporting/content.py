@@ -22,30 +22,18 @@ from promptlab.reporting.formats import (
     span,
     three_digits,
 )
-from promptlab.reporting.panels import change_panels, forest_panels, mass_panel, spread_panel
+from promptlab.reporting.headline import headline_parts, show_median
+from promptlab.reporting.panels import change_panels, forest_panels, mass_panel
 from promptlab.reporting.spreads import (
     KINDS,
     Grid,
-    Headline,
     Spread,
     changes,
-    content_free,
-    headlines,
     kind_of,
     make_grids,
 )
 from promptlab.results import RunResults
 
-_HEADLINE = (
-    "The median goes over all decided cells with an instructive template, every verbalizer counted: no row was used to "
-    "choose among them. "
-    "'Above' counts the cells whose 95 % interval lies wholly on the good side of the majority of train. "
-    "The null template has the fields and the mask alone. "
-    "The content-free constant always predicts the label that the template makes likeliest on content-free text "
-    "(median over the same templates and verbalizers). "
-    "The gap to the oracle is how far the best of these cells lies from the median: that cell is known only after "
-    "looking at the gold labels, so it is an oracle and no result."
-)
 _FOREST = (
     "Every template is a dot with its 95 % interval over rows. "
     "Filled dots are instructive templates, hollow diamonds are controls. "
@@ -69,7 +57,7 @@ def make_document(results: RunResults) -> Document:
     grids = make_grids(results)
     sections = [
         Section("What was asked and run", "asked", tuple(_asked(results, grids))),
-        Section("Headline", "headline", tuple(_headline(grids))),
+        Section("Headline", "headline", tuple(headline_parts(grids))),
         Section("Every template", "templates", tuple(_templates(grids))),
         Section("What calibration changed", "calibration", tuple(_calibration(grids))),
         Section("Mass on label words and warnings", "warnings", tuple(_warnings(results, grids))),
@@ -93,6 +81,7 @@ def _lead(results: RunResults, grids: Sequence[Grid]) -> str:
         for grid in {grid.task: grid for grid in grids}.values()
     )
     num_skipped = sum(cell.skipped is not None for cell in cells)
+    skipped = f"of which {count(num_skipped)} were skipped" if num_skipped else "all decided"
     num_verbalizers = len({cell.verbalizer for cell in cells})
     calibrations = dict.fromkeys(cell.calibration for cell in cells)
     return (
@@ -100,7 +89,7 @@ def _lead(results: RunResults, grids: Sequence[Grid]) -> str:
         f"It crossed {plural(len(kinds), 'template')} ({len(kinds) - num_controls} instructive, "
         f"{plural(num_controls, 'control')}), {plural(num_verbalizers, 'verbalizer')} and "
         f"{plural(len(calibrations), 'calibration')} ({listing(calibrations)}) wherever they fit together: "
-        f"{plural(len(cells), 'cell')}, of which {count(num_skipped)} were skipped. "
+        f"{plural(len(cells), 'cell')}, {skipped}. "
         f"Seed {results.manifest.get('seed', 'unknown')}."
     )
 
@@ -146,116 +135,6 @@ def _asked(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
     yield make_table(heads, rows)
 
 
-def _headline(grids: Sequence[Grid]) -> Iterable[Part]:
-    measured = [grid for grid in grids if grid.metric]
-    if measured:
-        yield Paragraph(_headline_lead(measured))
-        yield _headline_table(measured)
-        panels = [panel for grid in measured if (panel := spread_panel(grid))]
-        caption = "Median (dot) and range (line) over cells; filled dots are the headline, hollow diamonds controls."
-        yield Figure(tuple(panels), caption)
-        yield Paragraph(_HEADLINE)
-        yield Paragraph(" ".join(_certainty(measured)))
-    unmeasured = [grid for grid in grids if grid.decided and not grid.metric]
-    if unmeasured:
-        yield Paragraph(
-            "Rows without gold labels cannot be measured; these are the shares of rows that got each label."
-        )
-        yield _share_table(unmeasured)
-    empty = [grid.task for grid in grids if not grid.decided]
-    if empty:
-        yield Paragraph(f"No cell was decided on {listing(dict.fromkeys(empty))}; the reasons stand under warnings.")
-
-
-def _headline_table(grids: Sequence[Grid]) -> Table:
-    heads = [
-        "~model",
-        "~task",
-        "~calibration",
-        "metric",
-        "#median",
-        "#min to max",
-        "#cells",
-        "#above majority of train",
-    ]
-    heads += ["#null template", "#content-free constant", "#uniform", "#majority of train"]
-    heads += ["#majority of test (oracle)", "#gap to the oracle"]
-    has_one_metric = len({grid.metric for grid in grids}) == 1
-    models = model_names(grid.model for grid in grids)
-    rows = []
-    for grid in grids:
-        constant = content_free(grid)
-        for headline in headlines(grid):
-            rows.append(
-                [
-                    models[grid.model] if len(models) > 1 else "",
-                    grid.task,
-                    headline.calibration,
-                    "" if has_one_metric else str(grid.metric),
-                    *_headline_numbers(headline),
-                    _median(headline.kinds.get("null")),
-                    "not computed" if grid.gold_counts is None else _median(constant),
-                    *(three_digits(grid.baselines.get(name)) for name in ("uniform", "majority_train")),
-                    three_digits(grid.baselines.get("majority_test")),
-                    three_digits(headline.oracle_gap),
-                ]
-            )
-    return make_table(heads, rows)
-
-
-def _headline_numbers(headline: Headline) -> list[str]:
-    spread = headline.instructive
-    return [
-        _median(spread),
-        span(spread.low, spread.high) if spread else span(None, None),
-        count(spread.num_cells if spread else 0),
-        count(headline.num_above),
-    ]
-
-
-def _median(spread: Spread | None) -> str:
-    return three_digits(spread.median if spread else None)
-
-
-def _headline_lead(grids: Sequence[Grid]) -> str:
-    metrics = listing(dict.fromkeys(str(grid.metric) for grid in grids))
-    return f"The headline of a task is the median of its metric ({metrics}) over instructive templates, with the range."
-
-
-def _certainty(grids: Sequence[Grid]) -> Iterable[str]:
-    """How far the interval of one cell reaches, and which label the majority of train is."""
-    widths = []
-    for grid in grids:
-        found = [headline.half_width for headline in headlines(grid) if headline.half_width is not None]
-        if found:
-            widths.append(f"{three_digits(max(found))} on {grid.task} ({plural(grid.num_rows, 'row')})")
-    if widths:
-        yield (
-            f"The 95 % interval of one cell reaches about {listing(dict.fromkeys(widths))} to each side: cells that "
-            "are closer than that are not told apart by their own intervals."
-        )
-    notes = {grid.task: grid.baseline_notes.get("majority_train") for grid in grids}
-    known = [f"{note.partition(',')[0]} on {task}" for task, note in notes.items() if note]
-    if known:
-        yield f"The majority of train predicts {listing(known)}."
-
-
-def _share_table(grids: Sequence[Grid]) -> Table:
-    models = model_names(grid.model for grid in grids)
-    rows = []
-    for grid in grids:
-        for calibration in grid.calibrations:
-            cells = [cell for cell in grid.decided if cell.calibration == calibration and cell.num_rows]
-            for label in grid.labels:
-                shares = Spread.of([cell.predicted.get(label, 0) / cell.num_rows for cell in cells])
-                low, high = (percent(shares.low), percent(shares.high)) if shares else ("", "")
-                middle = percent(shares.median) if shares else ""
-                model = models[grid.model] if len(models) > 1 else ""
-                rows.append([model, grid.task, calibration, label, middle, f"{low} to {high}", count(len(cells))])
-    heads = ["~model", "~task", "~calibration", "~label", "#median share", "#min to max", "#cells"]
-    return make_table(heads, rows)
-
-
 def _templates(grids: Sequence[Grid]) -> Iterable[Part]:
     measured = [grid for grid in grids if grid.metric]
     if not measured:
@@ -281,7 +160,7 @@ def _kind_table(grid: Grid) -> Table:
             by_kind = {kind: Spread.of(grid.numbers(c for c in cells if kind_of(c) == kind)) for kind in KINDS}
             whole = by_kind["instructive"]
             spread = span(whole.low, whole.high) if whole else span(None, None)
-            numbers = [_median(whole), spread, *(_median(by_kind[kind]) for kind in KINDS[1:])]
+            numbers = [show_median(whole), spread, *(show_median(by_kind[kind]) for kind in KINDS[1:])]
             rows.append([shown, calibration, *numbers])
     heads = ["~verbalizer", "~calibration", "#median", "#min to max", "#irrelevant", "#misleading", "#null"]
     return make_table(heads, rows)

@@ -16,6 +16,7 @@ from promptlab.reporting.spreads import template_order as order_templates
 from promptlab.results import Result
 
 SMALLEST_MASS = 1e-9
+_AIR = 0.005
 _CONSTANTS = ("uniform", "majority_train", "majority_test")
 
 
@@ -87,6 +88,7 @@ class ChangePanel:
     moves: tuple[Move, ...]
     series: tuple[str, ...]
     lines: tuple[Line, ...]
+    domain: tuple[float, float]
     num_labels: int
     alt: str
 
@@ -113,7 +115,7 @@ def spread_panel(grid: Grid) -> SpreadPanel | None:
         return None
     lines = _lines(grid)
     alt = f"Median and range of {grid.metric} on {grid.task}: " + "; ".join(point.text for point in points)
-    return SpreadPanel(grid.task, grid.metric, points, lines, _domain(points, lines), _with_lines(alt, lines))
+    return SpreadPanel(grid.task, grid.metric, points, lines, _domain(_ends(points), lines), _with_lines(alt, lines))
 
 
 def forest_panels(grid: Grid) -> list[ForestPanel]:
@@ -129,7 +131,7 @@ def forest_panels(grid: Grid) -> list[ForestPanel]:
         )
         for verbalizer in verbalizers
     }
-    domain = _domain([point for some in points.values() for point in some], lines)
+    domain = _domain([end for some in points.values() for end in _ends(some)], lines)
     order = [names[template] for template in order_templates(grid)]
     return [
         ForestPanel(
@@ -170,6 +172,7 @@ def change_panels(grid: Grid) -> list[ChangePanel]:
                 moves=moves,
                 series=tuple(dict.fromkeys(move.series for move in moves)),
                 lines=_lines(grid),
+                domain=_domain([end for move in moves for end in (move.before, move.after)], _lines(grid)),
                 num_labels=len(grid.labels),
                 alt=alt,
             )
@@ -263,13 +266,16 @@ def _merged(names: Sequence[str]) -> str:
     return ", ".join([*(["uniform"] if "uniform" in names else []), *([majority] if splits else [])])
 
 
-def _domain(points: Iterable[Point], lines: Iterable[Line]) -> tuple[float, float]:
-    """An axis that holds every interval and baseline, in steps of 0.05."""
-    found = list(points)
-    lows = [point.low for point in found] + [line.value for line in lines]
-    highs = [point.high for point in found] + [line.value for line in lines]
-    low, high = min(lows, default=0.0), max(highs, default=1.0)
-    return math.floor(low * 20) / 20, math.ceil(high * 20) / 20
+def _domain(values: Iterable[float], lines: Iterable[Line]) -> tuple[float, float]:
+    """An axis that holds every value and baseline with some air, in steps of 0.05; shares stay within 0 and 1."""
+    held = [*values, *(line.value for line in lines)]
+    low, high = min(held, default=0.0), max(held, default=1.0)
+    ends = math.floor((low - _AIR) * 20) / 20, math.ceil((high + _AIR) * 20) / 20
+    return max(ends[0], min(low, 0.0)), min(ends[1], max(high, 1.0))
+
+
+def _ends(points: Iterable[Point]) -> list[float]:
+    return [end for point in points for end in (point.low, point.high)]
 
 
 def _with_lines(alt: str, lines: Sequence[Line]) -> str:
