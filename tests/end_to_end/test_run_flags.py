@@ -1,0 +1,270 @@
+"""Every flag of `promptlab run` does what its help says, and a config file says the same as flags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.terminal import SENTENCES, Call, Said
+
+FAST = ("--templates", "mood/it_was", "--verbalizers", "mood/great_terrible", "--calibrations", "none")
+
+
+def folder_of(said: Said) -> Path:
+    """The run's folder, from the paths that are printed at the end."""
+    assert said.code == 0, said.err
+    return Path(said.out.splitlines()[-1]).parent
+
+
+def manifest_of(said: Said) -> dict[str, Any]:
+    return json.loads((folder_of(said) / "manifest.json").read_text(encoding="utf-8"))
+
+
+def cells_of(said: Said) -> list[dict[str, Any]]:
+    return json.loads((folder_of(said) / "results.json").read_text(encoding="utf-8"))["cells"]
+
+
+def samples_of(said: Said) -> list[dict[str, Any]]:
+    """The rows of the first cell's samples."""
+    from pyarrow import parquet
+
+    return parquet.read_table(sorted((folder_of(said) / "samples").glob("*.parquet"))[0]).to_pylist()
+
+
+def timings_of(said: Said) -> dict[str, Any]:
+    return json.loads((folder_of(said) / "timings.json").read_text(encoding="utf-8"))
+
+
+def names(said: Said, key: str) -> set[str]:
+    return {cell[key] for cell in cells_of(said)}
+
+
+@pytest.mark.parametrize("comma", [True, False])
+def test_lists_are_written_with_commas_or_by_repetition(run: Call, comma: bool) -> None:
+    """`--templates a,b` and `--templates a --templates b` are the same run."""
+    wanted = ["mood/it_was", "mood/all_in_all"]
+    given = ["--templates", ",".join(wanted)] if comma else [f"--templates={name}" for name in wanted]
+    said = run(*given, "--verbalizers", "mood/yes_no", "--calibrations", "contextual")
+    assert names(said, "template") == set(wanted)
+    assert names(said, "calibration") == {"contextual"}
+    assert names(said, "verbalizer") == {"mood/yes_no"}
+
+
+def test_globs_stems_and_paths_name_the_same_things(run: Call, moods: Path) -> None:
+    """A glob takes what matches and applies, a path takes one file, a last name is enough where it is the only one."""
+    assert names(run("--verbalizers", "mood/*", "--templates", "mood/it_*"), "verbalizer") == {
+        "mood/great_terrible",
+        "mood/yes_no",
+    }
+    (moods / "verbalizers/mood/yes_no.yaml").rename(moods / "verbalizers/mood/no_yes.yaml")
+    by_path = run("--templates", moods / "templates/mood/it_was.jinja", "--verbalizers", "no_yes")
+    assert (names(by_path, "template"), names(by_path, "verbalizer")) == ({"mood/it_was"}, {"mood/no_yes"})
+
+
+def test_a_template_and_a_verbalizer_can_be_typed_in(run: Call) -> None:
+    """Commas of an inline template stay in its text; label words are separated by bars."""
+    said = run("--templates", "{{ text }} So, yes, it was {{ mask }}.", "--verbalizers", "bad=no|bad,good=yes|good")
+    manifest = manifest_of(said)
+    texts = [template["text"] for template in manifest["templates"].values()]
+    words = [verbalizer["labels"] for verbalizer in manifest["verbalizers"].values()]
+    assert "{{ text }} So, yes, it was {{ mask }}." in texts
+    assert words == [{"bad": ["no", "bad"], "good": ["yes", "good"]}]
+
+
+def test_underscores_and_dashes_are_alike(run: Call, tmp_path: Path) -> None:
+    """`--max_length`, `--batch_size`, `--output_path`, `--no_text` and `--dry_run` are the flags with dashes."""
+    said = run(*FAST, "--max_length", 16, "--batch_size", 2, "--output_path", tmp_path / "there", "--no_text")
+    spec = manifest_of(said)["spec"]
+    assert (spec["max_length"], spec["batch_size"], spec["no_text"]) == (16, 2, True)
+    assert folder_of(said).parent == Path("there")
+    assert run(*FAST, "--dry_run").out.splitlines()[0].endswith("nothing is scored")
+
+
+def test_several_models_stand_in_one_run(run: Call, tiny: dict[str, Path]) -> None:
+    """Each model has its cells and its facts; a model given twice is scored once."""
+    said = run(*FAST, "--model", tiny["roberta"], "--model", f"{tiny['bert']},{tiny['roberta']}", model=None)
+    assert names(said, "model") == {str(tiny["roberta"]), str(tiny["bert"])}
+    assert [facts["architecture"] for facts in manifest_of(said)["models"]] == ["RobertaForMaskedLM", "BertForMaskedLM"]
+
+
+def test_a_revision_is_asked_of_the_hub(run: Call, tiny: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--revision` goes with a hub name and is kept in the manifest."""
+    asked = []
+
+    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        assert not any(pattern.endswith(".bin") for pattern in allow_patterns)
+        return str(tiny["bert"])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    said = run(*FAST, "--revision", "v1", model="someone/tiny")
+    assert set(asked) == {("someone/tiny", "v1")}
+    assert [facts["revision"] for facts in manifest_of(said)["models"]] == ["v1"]
+
+
+def test_split_names_the_rows_that_are_scored(run: Call) -> None:
+    """`--split train` scores the six rows of train."""
+    assert {(cell["split"], cell["num_rows"]) for cell in cells_of(run(*FAST, "--split", "train"))} == {("train", 6)}
+
+
+def test_a_limit_is_stratified_and_a_prefix_of_a_larger_one(run: Call) -> None:
+    """`--limit 4` has two rows a label, all of them among those of `--limit 8`; the seed decides which."""
+    four, eight = (samples_of(run(*FAST, "--limit", limit)) for limit in (4, 8))
+    assert sorted(row["gold"] for row in four) == ["bad", "bad", "good", "good"]
+    assert [row["row_id"] for row in four] == [row["row_id"] for row in eight][:4]
+    others = samples_of(run(*FAST, "--limit", 4, "--seed", 1))
+    assert {row["row_id"] for row in others} != {row["row_id"] for row in four}
+
+
+def test_a_limit_can_be_the_first_rows(run: Call) -> None:
+    """`--limit first:3` takes the head of the file."""
+    assert [row["row_index"] for row in samples_of(run(*FAST, "--limit", "first:3"))] == [0, 1, 2]
+
+
+def test_max_length_shortens_rows_and_keeps_the_mask(run: Call) -> None:
+    """With 8 tokens the template alone just fits, and every row is scored with its text cut."""
+    said = run(*FAST, "--max-length", 8)
+    assert manifest_of(said)["max_length"] == {manifest_of(said)["models"][0]["model"]: 8}
+    assert {(cell["num_truncated"] > 0, cell["num_unscored"]) for cell in cells_of(said)} == {(True, 0)}
+
+
+def test_device_and_dtype_are_what_ran(run: Call) -> None:
+    """`--device cpu --dtype bfloat16` is in the manifest as asked for and as it ran."""
+    model = manifest_of(run(*FAST, "--device", "cpu", "--dtype", "bfloat16"))["models"][0]
+    assert (model["dtype"], model["ran"]["dtype"], model["ran"]["device"]) == ("bfloat16", "bfloat16", "cpu")
+
+
+@pytest.mark.parametrize(("size", "forwards"), [("auto", 1), (1, 15), (4, 4)])
+def test_batch_size_is_a_token_budget_or_a_number_of_prompts(run: Call, size: object, forwards: int) -> None:
+    """Twelve rows and three content-free texts: one batch within the budget, 15 of one, 4 of at most four."""
+    assert timings_of(run(*FAST, "--batch-size", size))["forwards"] == forwards
+
+
+def test_output_path_and_name_say_where_the_run_lies(run: Call, tmp_path: Path) -> None:
+    """`-o DIR --name NAME` writes DIR/NAME; without a name it is made of the model and the plan."""
+    assert folder_of(run(*FAST, "-o", "somewhere", "--name", "first.try")) == Path("somewhere/first.try")
+    assert (tmp_path / "somewhere/first.try/samples").is_dir()
+    first, again, other = run(*FAST), run(*FAST), run(*FAST, "--limit", 4)
+    assert folder_of(first) == folder_of(again) != folder_of(other)
+    assert folder_of(first).parent == Path("results")
+
+
+def test_a_dry_run_writes_nothing_and_loads_no_weights(
+    run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan names the run, its tasks, templates and verbalizers; no folder is made, no model built."""
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("promptlab.backends.mlm._load_model", refuse)
+    before = sorted(tmp_path.rglob("*"))
+    said = run("--dry-run", "--verbalizers", "mood/*")
+    assert said.code == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    for words in ("moods: 12 rows", "template mood/it_was", "verbalizer mood/yes_no", "2 blocks, 8 cells"):
+        assert words in said.out
+    assert max(len(line) for line in said.out.splitlines() if "/tmp" not in line) <= 80
+
+
+def test_the_dry_run_names_the_run_that_follows(run: Call) -> None:
+    """The name in the plan is the folder of the run."""
+    planned = run(*FAST, "--dry-run").out.splitlines()[0]
+    assert planned == f"run {folder_of(run(*FAST)).name}, nothing is scored"
+
+
+def test_quiet_prints_the_paths_only(run: Call) -> None:
+    """`--quiet` says nothing on standard error and only paths on standard output."""
+    said = run(*FAST, "--quiet")
+    assert said.err == ""
+    assert [Path(line).name for line in said.out.splitlines()] == ["results.json"]
+
+
+def test_a_run_says_what_it_does_within_eighty_columns(run: Call) -> None:
+    """A line for the model, a table, the paths."""
+    said = run(*FAST)
+    lines = [line for line in (said.out + said.err).splitlines() if not line.startswith(("scoring", "results/"))]
+    assert "scoring 15 prompts" in said.err
+    assert max(map(len, lines)) <= 80
+    assert "great_terrible" in said.out
+
+
+def test_a_config_file_says_the_same_as_flags_and_flags_go_on_top(
+    run: Call, moods: Path, tiny: dict[str, Path]
+) -> None:
+    """Every key of run.yaml is read; a flag replaces its key."""
+    stored = {
+        "models": [str(tiny["bert"])],
+        "tasks": ["moods"],
+        "templates": ["mood/it_was"],
+        "verbalizers": [{"bad": "no", "good": ["yes", "good"]}],
+        "calibrations": "none",
+        "data": str(moods / "data"),
+        "include": [str(moods)],
+        "split": "train",
+        "limit": "first:5",
+        "max_length": 20,
+        "device": "cpu",
+        "dtype": "float32",
+        "batch_size": 3,
+        "seed": 5,
+        "output_path": "configured",
+        "name": "by_config",
+        "no_text": True,
+    }
+    Path("run.yaml").write_text(json.dumps(stored), encoding="utf-8")
+    said = run("--config", "run.yaml", tasks=None, model=None)
+    spec = manifest_of(said)["spec"]
+    assert {key: spec[key] for key in stored} == stored | {"calibrations": ["none"]}
+    assert folder_of(said) == Path("configured/by_config")
+    over = run("--config", "run.yaml", "--limit", 4, "--name", "on_top", "--calibrations", "contextual", model=None)
+    assert folder_of(over) == Path("configured/on_top")
+    assert {(cell["num_rows"], cell["calibration"]) for cell in cells_of(over)} == {(4, "contextual")}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_own_rows_can_be_csv_or_parquet(run: Call, moods: Path, kind: str) -> None:
+    """The same rows give the same results from either form as from jsonl."""
+    import pandas
+
+    rows = moods / "data/moods/test.jsonl"
+    wanted = cells_of(run(*FAST))
+    frame = pandas.read_json(rows, lines=True)
+    rows.unlink()
+    if kind == "csv":
+        frame.to_csv(rows.with_suffix(".csv"), index=False)
+    else:
+        frame.to_parquet(rows.with_suffix(".parquet"))
+    assert cells_of(run(*FAST)) == wanted
+    assert len(frame) == 2 * len(SENTENCES)
+
+
+def test_own_folders_and_data_can_come_from_the_environment(
+    call: Call, moods: Path, tiny: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PROMPTLAB_PATH and PROMPTLAB_DATA stand for --include and --data."""
+    monkeypatch.setenv("PROMPTLAB_PATH", str(moods))
+    monkeypatch.setenv("PROMPTLAB_DATA", str(moods / "data"))
+    assert "moods" in call("ls", "tasks").out
+    said = call("run", "--tasks", "moods", *FAST, "--model", tiny["bert"], "--dry-run")
+    assert "moods: 12 rows" in said.out
+
+
+def test_the_bundled_tasks_run_without_any_flag_of_data(run: Call) -> None:
+    """A shipped task brings its rows along."""
+    said = run("--templates", "sentiment/it_was", "--limit", 4, tasks="review_sentiment")
+    assert names(said, "task") == {"review_sentiment"}
+
+
+def test_preview_shows_prompts_tokens_and_words(call: Call, moods: Path, tiny: dict[str, Path]) -> None:
+    """One block of lines a template and row: the text, the tokens with the mask, the words, the best fills."""
+    place = ["--include", moods, "--data", moods / "data"]
+    said = call("preview", "--tasks", "moods", "--templates", "mood/it_was", "-n", 2, "--model", tiny["bert"], *place)
+    assert said.code == 0
+    assert said.out.count("== moods / mood/it_was / row") == 2
+    for words in ("It was [MASK].", ">[MASK]<", "{was}", "mood/great_terrible: terrible 0.", "fills: "):
+        assert words in said.out
+    assert max(map(len, said.out.splitlines())) <= 80
