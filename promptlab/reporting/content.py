@@ -29,6 +29,7 @@ from promptlab.reporting.spreads import (
     Grid,
     Spread,
     changes,
+    grid_titles,
     kind_of,
     make_grids,
 )
@@ -141,7 +142,7 @@ def _templates(grids: Sequence[Grid]) -> Iterable[Part]:
         return
     yield Paragraph(_FOREST)
     for grid in measured:
-        yield Subheading(_grid_name(grid, grids))
+        yield Subheading(grid_titles(grids)[grid.model, grid.task])
         yield Figure(
             tuple(forest_panels(grid)), f"Each panel is one verbalizer; the axis is {grid.metric} on {grid.task}."
         )
@@ -168,7 +169,8 @@ def _kind_table(grid: Grid) -> Table:
 
 def _calibration(grids: Sequence[Grid]) -> Iterable[Part]:
     measured = [grid for grid in grids if grid.metric]
-    panels = [panel for grid in measured for panel in change_panels(grid)]
+    titles = grid_titles(grids)
+    panels = [panel for grid in measured for panel in change_panels(grid, titles[grid.model, grid.task])]
     if not panels:
         yield Paragraph("Nothing to compare: no cell was measured both without calibration and with one.")
         return
@@ -211,7 +213,8 @@ def _warnings(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
         rows.append(["transductive", "", "", "Calibration batch looks at all scored rows together."])
     yield make_table(["~warning", "~model", "~task", "what it means"], rows) if rows else Paragraph("No warnings.")
     yield from _skip_table(grids, models)
-    panels = [panel for grid in grids if (panel := mass_panel(grid))]
+    titles = grid_titles(grids)
+    panels = [panel for grid in grids if (panel := mass_panel(grid, titles[grid.model, grid.task]))]
     if panels:
         yield Subheading("Mass on label words")
         yield Paragraph(_MASS)
@@ -240,8 +243,3 @@ def _low_mass_table(grids: Sequence[Grid]) -> Iterable[Part]:
     if rows:
         fold = f"{plural(len(rows), 'template x verbalizer pair')} with mass below 1 %"
         yield make_table(["~model", "~task", "~template", "~verbalizer", "#mass"], rows, fold=fold)
-
-
-def _grid_name(grid: Grid, grids: Sequence[Grid]) -> str:
-    models = model_names(each.model for each in grids)
-    return grid.task if len(models) == 1 else f"{models[grid.model]} on {grid.task}"

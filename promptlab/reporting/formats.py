@@ -40,8 +40,8 @@ def percent(share: float | None) -> str:
     if share is None:
         return MISSING
     value = 100 * share
-    if 0 < value < 0.001:
-        return "<0.001 %"
+    if value < 0.001:
+        return "<0.001 %" if value else "0 %"
     decimals = 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
     return f"{value:.{decimals}f} %"
 

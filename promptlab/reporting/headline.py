@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from promptlab.reporting.document import Figure, Paragraph, Part, Table, make_table
 from promptlab.reporting.formats import count, listing, model_names, percent, plural, span, three_digits
 from promptlab.reporting.panels import spread_panel
-from promptlab.reporting.spreads import Grid, Headline, Spread, content_free, headlines
+from promptlab.reporting.spreads import Grid, Headline, Spread, content_free, grid_titles, headlines
 
 _HEADLINE = (
     "The median goes over all decided cells with an instructive template, every verbalizer counted: no row was used to "
@@ -30,7 +30,8 @@ def headline_parts(grids: Sequence[Grid]) -> Iterable[Part]:
     if measured:
         yield Paragraph(_headline_lead(measured))
         yield _headline_table(measured)
-        panels = [panel for grid in measured if (panel := spread_panel(grid))]
+        titles = grid_titles(grids)
+        panels = [panel for grid in measured if (panel := spread_panel(grid, titles[grid.model, grid.task]))]
         caption = "Median (dot) and range (line) over cells; filled dots are the headline, hollow diamonds controls."
         yield Figure(tuple(panels), caption)
         yield Paragraph(_HEADLINE)

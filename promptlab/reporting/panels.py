@@ -108,14 +108,14 @@ class MassPanel:
 Panel = SpreadPanel | ForestPanel | ChangePanel | MassPanel
 
 
-def spread_panel(grid: Grid) -> SpreadPanel | None:
+def spread_panel(grid: Grid, title: str) -> SpreadPanel | None:
     """The headline of a grid with its controls."""
     points = tuple(point for headline in headlines(grid) for point in _spread_points(headline))
     if grid.metric is None or not points:
         return None
     lines = _lines(grid)
     alt = f"Median and range of {grid.metric} on {grid.task}: " + "; ".join(point.text for point in points)
-    return SpreadPanel(grid.task, grid.metric, points, lines, _domain(_ends(points), lines), _with_lines(alt, lines))
+    return SpreadPanel(title, grid.metric, points, lines, _domain(_ends(points), lines), _with_lines(alt, lines))
 
 
 def forest_panels(grid: Grid) -> list[ForestPanel]:
@@ -149,7 +149,7 @@ def forest_panels(grid: Grid) -> list[ForestPanel]:
     ]
 
 
-def change_panels(grid: Grid) -> list[ChangePanel]:
+def change_panels(grid: Grid, title: str) -> list[ChangePanel]:
     """One panel a calibration that the grid can be compared without."""
     panels = []
     names = short_names(cell.template for cell in grid.cells)
@@ -166,7 +166,7 @@ def change_panels(grid: Grid) -> list[ChangePanel]:
         )
         panels.append(
             ChangePanel(
-                title=grid.task,
+                title=title,
                 metric=str(grid.metric),
                 calibration=calibration,
                 moves=moves,
@@ -180,7 +180,7 @@ def change_panels(grid: Grid) -> list[ChangePanel]:
     return panels
 
 
-def mass_panel(grid: Grid) -> MassPanel | None:
+def mass_panel(grid: Grid, title: str) -> MassPanel | None:
     """Mass of every template x verbalizer pair, in the order of the forest."""
     names = short_names(cell.template for cell in grid.cells)
     verbalizers = short_names(cell.verbalizer for cell in grid.cells)
@@ -193,7 +193,7 @@ def mass_panel(grid: Grid) -> MassPanel | None:
         return None
     low = sum(point.value < LOW_MASS for point in points)
     return MassPanel(
-        title=grid.task,
+        title=title,
         points=points,
         order=tuple(names[template] for template in order_templates(grid)),
         series=tuple(dict.fromkeys(point.series for point in points)),

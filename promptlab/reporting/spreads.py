@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from promptlab.reporting.formats import model_names
 from promptlab.results import MetricValue, Result, RunResults
 
 CONTROLS = ("irrelevant", "misleading", "null")
@@ -123,6 +124,13 @@ def make_grids(results: RunResults) -> list[Grid]:
     for cell in results.results:
         groups.setdefault((cell.model, cell.task), []).append(cell)
     return [_make_grid(results, cells) for cells in groups.values()]
+
+
+def grid_titles(grids: Sequence[Grid]) -> dict[tuple[str, str], str]:
+    """What each model x task is called: its task alone where there is one model."""
+    models = model_names(grid.model for grid in grids)
+    alone = len(models) == 1
+    return {(g.model, g.task): g.task if alone else f"{g.task}, {models[g.model]}" for g in grids}
 
 
 def kind_of(cell: Result) -> str:

@@ -34,19 +34,22 @@ def summary_lines(results: RunResults, width: int = 80) -> list[str]:
 
 
 def _grid_lines(grids: Sequence[Grid], width: int) -> list[str]:
-    """One line a model x task x calibration."""
+    """One line a model x task x calibration; a column that would say the same on every line is left out."""
     models = model_names(grid.model for grid in grids)
-    head = ["task", "calibration", "metric", "median", "min-max", "majority", "cells"]
+    metrics = dict.fromkeys(grid.metric or "no gold labels" for grid in grids)
+    head = ["model", "task", "calibration", "metric", "median", "min-max", "majority", "cells"]
     rows = [
-        [*([models[grid.model]] if len(models) > 1 else []), grid.task, *_headline_cells(grid, headline)]
+        [models[grid.model], grid.task, *_headline_cells(grid, headline)]
         for grid in grids
         for headline in headlines(grid)
     ]
-    if len(models) > 1:
-        head.insert(0, "model")
-    notes = ["median and min-max over instructive templates; majority of train"]
-    lines = _fit(head, rows, width, num_left=len(head) - 4)
-    return [*lines, *(notes if any(grid.metric for grid in grids) else [])]
+    said = {"model": len(models) > 1, "metric": len(metrics) > 1}
+    kept = [index for index, name in enumerate(head) if said.get(name, True)]
+    lines = _fit([head[i] for i in kept], [[row[i] for i in kept] for row in rows], width, num_left=len(kept) - 4)
+    if not any(grid.metric for grid in grids):
+        return [*lines, "the rows have no gold labels"]
+    note = "median and min-max over instructive templates; majority of train"
+    return [*lines, note if said["metric"] else f"{next(iter(metrics))}: {note}"]
 
 
 def _headline_cells(grid: Grid, headline: Headline) -> list[str]:
@@ -56,7 +59,7 @@ def _headline_cells(grid: Grid, headline: Headline) -> list[str]:
     )
     return [
         headline.calibration,
-        grid.metric or "no gold",
+        grid.metric or "no gold labels",
         three_digits(spread.median if spread else None),
         f"{three_digits(spread.low)}-{three_digits(spread.high)}" if spread else MISSING,
         three_digits(grid.baselines.get("majority_train")),

@@ -31,7 +31,7 @@ def test_signed(value: float | None, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("share", "shown"),
-    [(0.5, "50.0 %"), (0.0122, "1.22 %"), (0.00153, "0.153 %"), (1e-7, "<0.001 %"), (0.0, "0.000 %")],
+    [(0.5, "50.0 %"), (0.0122, "1.22 %"), (0.00153, "0.153 %"), (1e-7, "<0.001 %"), (0.0, "0 %")],
 )
 def test_percent(share: float, shown: str) -> None:
     """A share has at most three digits, and a tiny one is not shown as nothing."""

@@ -32,14 +32,14 @@ def test_equal_baselines_share_a_line() -> None:
     results = run([cell("made/a")])
     equal = tuple(replace(baseline, metrics={"accuracy": 0.5}) for baseline in results.baselines)
     results = replace(results, baselines=equal)
-    panel = spread_panel(make_grids(results)[0])
+    panel = spread_panel(make_grids(results)[0], "reviews")
     assert panel is not None
     assert [line.label for line in panel.lines] == ["uniform, majority of train and test 0.500"]
 
 
 def test_other_baselines_have_their_own_line() -> None:
     """The majority of the scored rows is called an oracle."""
-    panel = spread_panel(make_grids(run([cell("made/a")]))[0])
+    panel = spread_panel(make_grids(run([cell("made/a")]))[0], "reviews")
     assert panel is not None
     assert [line.label for line in panel.lines] == [
         "uniform 0.500",
@@ -50,7 +50,7 @@ def test_other_baselines_have_their_own_line() -> None:
 
 def test_change_shows_each_pair_once() -> None:
     """A move a template and verbalizer, by the largest content-free prior; controls are left out."""
-    [panel] = change_panels(make_grids(run(grid_cells()))[0])
+    [panel] = change_panels(make_grids(run(grid_cells()))[0], "reviews")
     assert len(panel.moves) == 4
     assert {move.prior for move in panel.moves} == {0.7}
     assert all(move.after > move.before for move in panel.moves)
@@ -59,6 +59,6 @@ def test_change_shows_each_pair_once() -> None:
 
 def test_mass_of_nothing_still_has_a_place() -> None:
     """A mass of 0 has no logarithm: it is drawn at the smallest mass, and its text tells the truth."""
-    panel = mass_panel(make_grids(run([cell("made/a", mass=0.0)]))[0])
+    panel = mass_panel(make_grids(run([cell("made/a", mass=0.0)]))[0], "reviews")
     assert panel is not None
-    assert (panel.points[0].value, panel.points[0].text) == (1e-9, "a, good_bad: 0.000 %")
+    assert (panel.points[0].value, panel.points[0].text) == (1e-9, "a, good_bad: 0 %")

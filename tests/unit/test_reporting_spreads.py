@@ -10,6 +10,7 @@ from promptlab.reporting.spreads import (
     changes,
     constant_score,
     content_free,
+    grid_titles,
     headlines,
     kind_of,
     make_grids,
@@ -107,3 +108,10 @@ def test_kind_is_the_control_tag() -> None:
 def test_templates_are_ordered_by_kind_then_median() -> None:
     """Instructive templates come first, the best first; controls follow."""
     assert template_order(make_grids(run(grid_cells()))[0]) == ["made/just", "made/it_was", "made/why", "made/null"]
+
+
+def test_titles_name_the_model_where_there_are_two() -> None:
+    """A chart of one model is called by its task, of several by task and model."""
+    cells = [cell("made/a", model=model) for model in ("/there/one", "org/two")]
+    assert list(grid_titles(make_grids(run(cells))).values()) == ["reviews, one", "reviews, org/two"]
+    assert list(grid_titles(make_grids(run(cells[:1]))).values()) == ["reviews"]

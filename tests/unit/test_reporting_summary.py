@@ -9,9 +9,10 @@ from tests.made_up_runs import cell, grid_cells, metric, run
 def test_grid_is_one_line_a_calibration() -> None:
     """A grid shows median, range, majority of train and cells, and counts what was skipped with the first reason."""
     lines = summary_lines(run(grid_cells()))
-    assert lines[0].split() == ["task", "calibration", "metric", "median", "min-max", "majority", "cells"]
-    assert lines[1].split() == ["reviews", "none", "accuracy", "0.425", "0.400-0.450", "0.450", "4"]
-    assert lines[2].split() == ["reviews", "contextual", "accuracy", "0.445", "0.420-0.470", "0.450", "4"]
+    assert lines[0].split() == ["task", "calibration", "median", "min-max", "majority", "cells"]
+    assert lines[1].split() == ["reviews", "none", "0.425", "0.400-0.450", "0.450", "4"]
+    assert lines[2].split() == ["reviews", "contextual", "0.445", "0.420-0.470", "0.450", "4"]
+    assert lines[3] == "accuracy: median and min-max over instructive templates; majority of train"
     assert "skipped 2 of 18 cells, first reason: verbalizers/made/odd.yaml" in " ".join(lines)
 
 
