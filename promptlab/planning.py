@@ -191,8 +191,10 @@ def _block(
         "verbalizer": bound.hash if bound else None,
     }
     block_id = content_hash(identity)
-    # A template that draws renders other prompts under another seed.
-    rows_hash = content_hash([rows.hash, setting.seed]) if template.uses_choice else rows.hash
+    # A template that draws renders other prompts under another seed, one that lists options in another label order.
+    varied: list[Any] = [setting.seed] if template.uses_choice else []
+    varied += [list(task.labels)] if template.uses_options else []
+    rows_hash = content_hash([rows.hash, *varied]) if varied else rows.hash
     known = [v for v in grid.candidates if v.family == task.family and bound is None]
     words = dict.fromkeys(word for verbalizer in [*verbalizers, *known] for word in verbalizer.words)
     cells = tuple(

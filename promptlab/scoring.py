@@ -55,7 +55,7 @@ def score_block(
         on_batch: called with the number of prompts of each finished batch.
 
     Raises:
-        ModelError: one prompt alone does not fit into memory.
+        ModelError: one prompt alone does not fit into memory, or the model gives NaN.
     """
     unique = list({prompt.key: prompt for prompt in prompts}.values())
     stored = store.read()
@@ -92,17 +92,31 @@ def _is_scored(stored: BlockScores, prompt: EncodedPrompt, token_ids: Sequence[i
 def _score_with_back_off(
     backend: Backend, batch: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"], tally: Tally
 ) -> list[MaskScores]:
-    """Scores of a batch; where it does not fit into memory, of its halves."""
+    """Scores of a batch; where it does not fit into memory, of its halves.
+
+    The halves are scored outside of the `except`, where the error would keep the tensors of the whole batch alive.
+    """
+    tally.num_forwards += 1
     try:
-        tally.num_forwards += 1
-        return [backend.score(batch, token_ids)]
+        return [_checked(backend, backend.score(batch, token_ids))]
     except MemoryError as error:
         if len(batch) == 1:
             raise ModelError(
                 f"one prompt of {len(batch[0])} tokens does not fit into the memory of {backend.device} ({error}): "
                 "use a smaller --max-length, --dtype bfloat16, or --device cpu."
             ) from None
-        tally.num_back_offs += 1
-        middle = len(batch) // 2
-        halves = batch[:middle], batch[middle:]
-        return [scores for half in halves for scores in _score_with_back_off(backend, half, token_ids, tally)]
+    tally.num_back_offs += 1
+    middle = len(batch) // 2
+    halves = batch[:middle], batch[middle:]
+    return [scores for half in halves for scores in _score_with_back_off(backend, half, token_ids, tally)]
+
+
+def _checked(backend: Backend, scores: MaskScores) -> MaskScores:
+    """The scores, refused where the model gave no number: NaN is what a block holds for `not scored yet`."""
+    if np.isnan(scores.log_probs).any():
+        scorer = backend.scorer
+        raise ModelError(
+            f"model '{scorer.model}' gave no number (NaN) for a prompt in {scorer.dtype}: its weights are broken, or "
+            "too large for that dtype. Try --dtype float32."
+        )
+    return scores

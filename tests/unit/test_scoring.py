@@ -1,0 +1,261 @@
+"""The scoring loop: each prompt once, batches that fit, and parts that outlive an interruption."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptlab.backends.base import Backend, Scorer
+from promptlab.batching import BatchSize
+from promptlab.encoding import Encoder
+from promptlab.errors import ModelError
+from promptlab.scoring import BATCHES_PER_PART, num_missing, score_block
+from promptlab.store import BlockStore
+from promptlab.types import EncodedPrompt, MaskScores, Role
+from tests.oracles import MASK, field, prompt
+
+FOUR = BatchSize(None, 4)
+ONE = BatchSize(None, 1)
+
+
+class FakeBackend(Backend):
+    """Numbers made of the prompt and the token alone; counts what it is asked, and fails as it is told."""
+
+    def __init__(self, *, fits: int | None = None, stop_after: int | None = None, gives: float | None = None) -> None:
+        self.asked: list[list[str]] = []
+        self._fits, self._stop_after, self._gives = fits, stop_after, gives
+        self._last: weakref.ref[Any] | None = None
+        self.had_memory_of_failed_batch = False
+
+    @property
+    def scorer(self) -> Scorer:
+        """A name and a dtype."""
+        return Scorer("fake", None, "w", "t", "Fake", "float16", "cpu", "default")
+
+    @property
+    def device(self) -> str:
+        """Named in messages."""
+        return "cpu"
+
+    def encoder(self, max_length: int | None) -> Encoder:
+        """Not needed: tests bring encoded prompts."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def score(self, prompts: Sequence[EncodedPrompt], token_ids: np.ndarray[Any, Any]) -> MaskScores:
+        """Numbers, or the fault that was asked for."""
+        if self._last is not None and self._last() is not None:
+            self.had_memory_of_failed_batch = True
+        self.asked.append([one.key for one in prompts])
+        if self._stop_after is not None and len(self.asked) > self._stop_after:
+            raise KeyboardInterrupt
+        if self._fits is not None and len(prompts) > self._fits:
+            activations = np.zeros((len(prompts), 8))
+            self._last = weakref.ref(activations)
+            raise MemoryError("no room")
+        rows = [(one, mask) for one in prompts for mask in range(len(one.mask_positions))]
+        numbers = [[-int(one.key, 16) % 97 - mask - token / 8 for token in token_ids] for one, mask in rows]
+        log_probs = np.array(numbers, dtype=np.float32) if self._gives is None else np.full((len(rows), 1), self._gives)
+        return MaskScores(
+            keys=tuple(one.key for one, _ in rows),
+            fills=np.zeros(len(rows), dtype=np.int32),
+            masks=np.array([mask for _, mask in rows], dtype=np.int32),
+            log_normalizers=np.zeros(len(rows), dtype=np.float32),
+            token_ids=token_ids,
+            log_probs=log_probs,
+            top_ids=np.zeros((len(rows), 1), dtype=np.int64),
+            top_log_probs=np.zeros((len(rows), 1), dtype=np.float32),
+        )
+
+
+def make_prompt(number: int, *, num_masks: int = 1) -> EncodedPrompt:
+    """A prompt with that number as its key; lengths differ."""
+    length = 4 + number % 5
+    roles = np.full(length, Role.FIELD, dtype=np.int32)
+    roles[:num_masks] = Role.MASK
+    ids = np.full(length, number, dtype=np.int32)
+    return EncodedPrompt(f"{number:032x}", ids, np.zeros(length, dtype=np.int32), roles, tuple(range(num_masks)))
+
+
+def everything(store: BlockStore) -> dict[tuple[str, int, int], list[float]]:
+    """Every stored row with its numbers, by ascending token."""
+    stored = store.read()
+    columns = [stored.columns[token] for token in sorted(stored.columns)]
+    return {place: stored.log_probs[row, columns].tolist() for place, row in stored.rows.items()}
+
+
+PROMPTS = [make_prompt(number) for number in range(1, 41)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BlockStore:
+    return BlockStore(tmp_path / "block")
+
+
+def test_a_repeated_prompt_costs_one_row(store: BlockStore) -> None:
+    """Prompts with one key are scored once, however often they are asked for."""
+    backend = FakeBackend()
+    tally = score_block(backend, store, [*PROMPTS, *PROMPTS[:7]], [5, 6], batch_size=FOUR)
+    asked = [key for batch in backend.asked for key in batch]
+    assert sorted(one.key for one in PROMPTS) == sorted(asked)
+    assert (10, 40, sum(map(len, PROMPTS)), 0) == (
+        tally.num_forwards, tally.num_prompts, tally.num_tokens, tally.num_back_offs,
+    )  # fmt: skip
+
+
+def test_what_is_stored_is_not_scored_again(store: BlockStore) -> None:
+    """The second pass over a block does no forward, the store says that nothing is missing."""
+    keys = [(one.key, 1) for one in PROMPTS]
+    assert 40 == num_missing(store, keys, [5, 6])
+    score_block(FakeBackend(), store, PROMPTS, [5, 6], batch_size=FOUR)
+    assert 0 == num_missing(store, [*keys, *keys], [6, 5])
+    again = FakeBackend()
+    assert 0 == score_block(again, store, PROMPTS, [6], batch_size=FOUR).num_forwards
+    assert [] == again.asked
+
+
+def test_every_mask_of_a_prompt_counts(store: BlockStore) -> None:
+    """A prompt with two masks has two rows and is missing until both are there."""
+    two = make_prompt(9, num_masks=2)
+    score_block(FakeBackend(), store, [two], [5], batch_size=FOUR)
+    stored = everything(store)
+    assert [(two.key, 0, 0), (two.key, 0, 1)] == sorted(stored)
+    assert stored[two.key, 0, 0][0] - 1 == stored[two.key, 0, 1][0]
+    assert (0, 1) == (num_missing(store, [(two.key, 2)], [5]), num_missing(store, [(two.key, 3)], [5]))
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3])
+def test_back_off_halves_the_batch_and_keeps_the_scores(store: BlockStore, tmp_path: Path, fits: int) -> None:
+    """Batches that do not fit are halved until they do, and every number is the same."""
+    score_block(FakeBackend(), store, PROMPTS, [5, 6], batch_size=BatchSize(None, 8))
+    small = BlockStore(tmp_path / "small")
+    backend = FakeBackend(fits=fits)
+    tally = score_block(backend, small, PROMPTS, [5, 6], batch_size=BatchSize(None, 8))
+    assert everything(store) == everything(small)
+    assert tally.num_back_offs == sum(len(batch) > fits for batch in backend.asked)
+    assert len(backend.asked) == tally.num_forwards
+    assert 40 == tally.num_prompts
+
+
+def test_the_failed_batch_is_free_before_its_halves_run(store: BlockStore) -> None:
+    """What the failed forward held in memory is let go before a smaller one is tried."""
+    backend = FakeBackend(fits=1)
+    score_block(backend, store, PROMPTS[:8], [5], batch_size=BatchSize(None, 8))
+    assert not backend.had_memory_of_failed_batch
+
+
+def test_one_prompt_that_does_not_fit_is_an_error_after_which_the_rest_is_stored(store: BlockStore) -> None:
+    """The message says how long the prompt is and what to change; finished batches are kept."""
+    backend = FakeBackend(fits=0)
+    expected = (
+        r"one prompt of 8 tokens does not fit into the memory of cpu \(no room\): "
+        r"use a smaller --max-length, --dtype bfloat16, or --device cpu\."
+    )
+    with pytest.raises(ModelError, match=expected):
+        score_block(backend, store, PROMPTS, [5], batch_size=FOUR)
+    assert [4, 2, 1] == [len(batch) for batch in backend.asked]
+    assert {} == everything(store)
+
+
+def test_a_model_that_gives_no_number_is_an_error(store: BlockStore) -> None:
+    """NaN is never stored: the message names model and dtype and says what to try."""
+    expected = r"model 'fake' gave no number \(NaN\) for a prompt in float16: .* Try --dtype float32\."
+    with pytest.raises(ModelError, match=expected):
+        score_block(FakeBackend(gives=float("nan")), store, PROMPTS[:1], [5], batch_size=FOUR)
+    assert {} == everything(store)
+
+
+def test_parts_are_flushed_as_whole_batches(store: BlockStore) -> None:
+    """Every sixteen batches become one part on disk while the pass goes on."""
+    parts: list[int] = []
+    score_block(
+        FakeBackend(), store, PROMPTS, [5], batch_size=ONE,
+        on_batch=lambda number: parts.append(len(list(store.folder.glob("part-*.parquet")))),
+    )  # fmt: skip
+    assert [0] * BATCHES_PER_PART + [1] * BATCHES_PER_PART + [2] * 8 == parts
+    assert 3 == len(list(store.folder.glob("part-*.parquet")))
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 9, 16, 17, 23, 39])
+@pytest.mark.parametrize("size", [ONE, BatchSize(None, 3)])
+def test_an_interrupted_pass_is_resumed(store: BlockStore, tmp_path: Path, stop_after: int, size: BatchSize) -> None:
+    """What was finished is stored, nothing of it is scored again, and the end is the same."""
+    straight = BlockStore(tmp_path / "straight")
+    score_block(FakeBackend(), straight, PROMPTS, [5, 6], batch_size=size)
+    first, second = FakeBackend(stop_after=stop_after), FakeBackend()
+    try:
+        score_block(first, store, PROMPTS, [5, 6], batch_size=size)
+    except KeyboardInterrupt:
+        first.asked.pop()
+    assert sum(map(len, first.asked)) == len(everything(store))
+    score_block(second, store, list(reversed(PROMPTS)), [5, 6], batch_size=size)
+    asked = [key for batch in [*first.asked, *second.asked] for key in batch]
+    assert sorted(one.key for one in PROMPTS) == sorted(asked)
+    assert everything(straight) == everything(store)
+
+
+def test_a_lost_part_is_scored_again_in_its_batches(store: BlockStore) -> None:
+    """Where a part is gone, the planned batches that it held are scored again and no others."""
+    first = FakeBackend()
+    score_block(first, store, PROMPTS, [5], batch_size=ONE)
+    before = everything(store)
+    (store.folder / "part-00001.parquet").unlink()
+    second = FakeBackend()
+    score_block(second, store, PROMPTS, [5], batch_size=ONE)
+    assert first.asked[BATCHES_PER_PART : 2 * BATCHES_PER_PART] == second.asked
+    assert before == everything(store)
+
+
+def test_new_candidates_become_further_parts(store: BlockStore) -> None:
+    """Tokens that a block lacks are added beside what it holds, which is left as it is."""
+    score_block(FakeBackend(), store, PROMPTS, [5], batch_size=FOUR)
+    (old,) = store.folder.glob("part-*.parquet")
+    content = old.read_bytes()
+    assert 40 == num_missing(store, [(one.key, 1) for one in PROMPTS], [5, 7])
+    score_block(FakeBackend(), store, PROMPTS, [7, 5], batch_size=FOUR)
+    assert content == old.read_bytes()
+    assert 2 == len(list(store.folder.glob("part-*.parquet")))
+    assert {2} == {len(values) for values in everything(store).values()}
+    assert 0 == num_missing(store, [(one.key, 1) for one in PROMPTS], [5, 7])
+
+
+def test_more_prompts_are_added_to_a_block(store: BlockStore) -> None:
+    """A longer run over a block scores the batches with something new and keeps the numbers."""
+    score_block(FakeBackend(), store, PROMPTS[:10], [5], batch_size=ONE)
+    more = FakeBackend()
+    score_block(more, store, PROMPTS, [5], batch_size=ONE)
+    assert sorted(one.key for one in PROMPTS[10:]) == sorted(key for batch in more.asked for key in batch)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
+def test_a_resumed_block_of_a_real_model_has_the_same_bytes(
+    backends: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Killed after some batches and resumed, a block holds the very numbers of a straight pass."""
+    texts = ["great", "a good book", "yes", "the world of sports and business", "no", "it was bad !", "maybe so ."]
+    encoded = backends[kind].encoder(None).encode([prompt(field(text), " It was ", MASK, ".") for text in texts])
+    straight, resumed = BlockStore(tmp_path / "straight"), BlockStore(tmp_path / "resumed")
+    score_block(backends[kind], straight, encoded, [7, 9, 11], batch_size=BatchSize(None, 2))
+    score, calls = type(backends[kind]).score, []
+
+    def stop(self: Any, prompts: Any, token_ids: Any) -> MaskScores:
+        calls.append(len(prompts))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return score(self, prompts, token_ids)  # type: ignore[no-any-return]  # the class is looked up at run time
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(backends[kind]), "score", stop)
+        with pytest.raises(KeyboardInterrupt):
+            score_block(backends[kind], resumed, encoded, [7, 9, 11], batch_size=BatchSize(None, 2))
+    tally = score_block(backends[kind], resumed, encoded, [7, 9, 11], batch_size=BatchSize(None, 2))
+    assert 2 == tally.num_forwards
+    assert everything(straight) == everything(resumed)
