@@ -82,6 +82,8 @@ def _lead(results: RunResults, grids: Sequence[Grid]) -> str:
         for grid in {grid.task: grid for grid in grids}.values()
     )
     num_skipped = sum(cell.skipped is not None for cell in cells)
+    failures = results.manifest.get("failures") or {}
+    failed = f" {listing(sorted(failures))} could not be scored, see the warnings." if failures else ""
     skipped = f"of which {count(num_skipped)} were skipped" if num_skipped else "all decided"
     num_verbalizers = len({cell.verbalizer for cell in cells})
     calibrations = dict.fromkeys(cell.calibration for cell in cells)
@@ -91,7 +93,7 @@ def _lead(results: RunResults, grids: Sequence[Grid]) -> str:
         f"{plural(num_controls, 'control')}), {plural(num_verbalizers, 'verbalizer')} and "
         f"{plural(len(calibrations), 'calibration')} ({listing(calibrations)}) wherever they fit together: "
         f"{plural(len(cells), 'cell')}, {skipped}. "
-        f"Seed {results.manifest.get('seed', 'unknown')}."
+        f"Seed {results.manifest.get('seed', 'unknown')}.{failed}"
     )
 
 
@@ -205,6 +207,8 @@ def _warnings(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
     found = [caution for grid in grids for caution in cautions(grid)]
     rows = [[c.kind, models[c.model] if len(models) > 1 else "", c.task, c.text] for c in found]
     rows.sort(key=lambda row: CAUTION_KINDS.index(row[0]))
+    failures: Mapping[str, str] = results.manifest.get("failures") or {}
+    rows = [["task not scored", "", task, reason] for task, reason in sorted(failures.items())] + rows
     for task in dict.fromkeys(grid.task for grid in grids):
         if not _task_facts(results, task).get("source", {}).get("verified"):
             text = "The revision of the source was not checked by anyone: its rows or labels may differ."

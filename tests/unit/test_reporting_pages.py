@@ -111,6 +111,15 @@ def test_unverified_source_is_a_warning() -> None:
     assert text.count("source not verified") == 3
 
 
+def test_task_without_rows_is_a_warning() -> None:
+    """A task whose rows could not be read is named in the lead and stands first among the warnings, with its reason."""
+    results = run([cell("made/it_was")])
+    results = replace(results, manifest={**results.manifest, "failures": {"far": "far: no folder was given."}})
+    text = to_markdown(make_document(results))
+    assert "Seed 7. far could not be scored, see the warnings." in text
+    assert "| task not scored | far | far: no folder was given. |" in text
+
+
 def test_report_files_are_written_into_the_run(tmp_path: Path) -> None:
     """The run's folder gets the three files, the page first, and no temporary file is left."""
     paths = write_report(run([cell("made/it_was", metrics={})], tmp_path))
