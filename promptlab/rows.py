@@ -10,6 +10,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from promptlab.specs.task import HubSource, Source, Task
 from promptlab.types import Example
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                     raise DataError(f"{shown}:{reader.line_num}: has {fault} cells than the header names.")
                 yield f"{shown}:{reader.line_num}", row
         except csv.Error as error:
-            raise DataError(f"{shown}:{reader.line_num}: is not valid CSV: {error}.") from None
+            raise DataError(f"{shown}:{reader.reader.line_num}: is not valid CSV: {error}.") from None
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -256,6 +258,8 @@ def _as_json(value: Any, name: str, place: str) -> Any:
         return ""
     if isinstance(value, float) and math.isinf(value):
         raise DataError(f"{place} field '{name}': an infinite number cannot stand in a prompt.")
+    if isinstance(value, str) and _LONE_SURROGATE.search(value):
+        raise DataError(f"{place} field '{name}': holds half of a surrogate pair, which is no character.")
     if isinstance(value, str | int | bool | float):
         return value
     if isinstance(value, Mapping):
