@@ -1,0 +1,62 @@
+"""For any scores and words, pooling is a plain loop and keeps its order and scale."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptlab.specs.verbalizer import Pool
+from promptlab.verbalizing import label_probabilities, pool
+
+checked = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+log_probs = st.floats(-60, 0, allow_nan=False)
+weights = st.floats(0.01, 100)
+words = st.lists(st.tuples(log_probs, weights), min_size=1, max_size=5)
+rules = st.sampled_from(["mean_logprob", "sum_prob", "max"])
+
+
+def pooled(pairs: list[tuple[float, float]], rule: Pool) -> float:
+    """The pooled score of one row."""
+    scores = np.array([[score for score, _ in pairs]])
+    return float(pool(scores, np.array([weight for _, weight in pairs]), rule)[0])
+
+
+@checked
+@given(pairs=words, rule=rules)
+def test_pooling_is_a_plain_loop(pairs: list[tuple[float, float]], rule: Pool) -> None:
+    """Each rule is its formula, term by term."""
+    if rule == "mean_logprob":
+        expected = sum(w * s for s, w in pairs) / sum(w for _, w in pairs)
+    elif rule == "sum_prob":
+        expected = math.log(math.fsum(w * math.exp(s) for s, w in pairs))
+    else:
+        expected = max(math.log(w) + s for s, w in pairs)
+    assert math.isclose(expected, pooled(pairs, rule), abs_tol=1e-9)
+
+
+@checked
+@given(pairs=words, rule=rules)
+def test_the_order_of_words_does_not_matter(pairs: list[tuple[float, float]], rule: Pool) -> None:
+    """Words of a label are a set."""
+    assert math.isclose(pooled(pairs, rule), pooled(pairs[::-1], rule), abs_tol=1e-9)
+
+
+@checked
+@given(pairs=words, factor=weights, rule=rules)
+def test_a_common_factor_moves_every_label_alike(pairs: list[tuple[float, float]], factor: float, rule: Pool) -> None:
+    """Weights times a factor change no decision: a mean stays, a sum and a maximum move by the factor's logarithm."""
+    moved = pooled([(score, weight * factor) for score, weight in pairs], rule)
+    expected = pooled(pairs, rule) + (0.0 if rule == "mean_logprob" else math.log(factor))
+    assert math.isclose(expected, moved, abs_tol=1e-9)
+
+
+@checked
+@given(scores=st.lists(st.lists(log_probs, min_size=3, max_size=3), min_size=1, max_size=4), shift=log_probs)
+def test_label_probabilities_are_a_softmax(scores: list[list[float]], shift: float) -> None:
+    """Probabilities sum to one and do not change when every score of a row moves alike."""
+    found = label_probabilities(np.array(scores))
+    assert np.allclose(1, found.sum(axis=1))
+    assert np.allclose(found, label_probabilities(np.array(scores) + shift))
