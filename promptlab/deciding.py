@@ -138,8 +138,12 @@ def skip(cell: Cell, num_rows: int, reason: str) -> Result:
 
 
 def _scores(cell: Cell, stored: BlockScores, rows: Sequence[PromptRow], word_ids: Mapping[str, int]) -> LabelScores:
-    log_probs = stored.take([row.prompt_key for row in rows])
-    return verbalize(log_probs, stored.columns, cell.verbalizer, word_ids, cell.task.labels)
+    log_probs, columns = stored.take([row.prompt_key for row in rows]), dict(stored.columns)
+    absent = [token for token in sorted(set(word_ids.values())) if token not in columns]
+    if absent:  # not one prompt of the block could be scored, so nothing was asked about these tokens
+        columns |= {token: len(columns) + number for number, token in enumerate(absent)}
+        log_probs = np.hstack([log_probs, np.full((len(rows), len(absent)), np.nan)])
+    return verbalize(log_probs, columns, cell.verbalizer, word_ids, cell.task.labels)
 
 
 def _content_free_scores(

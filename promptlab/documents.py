@@ -105,6 +105,8 @@ def _fault(model: type[BaseModel], document: Document, fault: Any, more: Contain
         allowed = [name for name in _keys_at(model, path[:-1]) if len(path) > 1 or name not in more]
         hint = did_you_mean(str(path[-1]), allowed)
         return f"{where}: unknown key.{hint} Allowed: {', '.join(sorted(allowed))}."
+    if kind == "too_short":
+        return f"{where}: needs at least {fault['ctx']['min_length']}, found {len(fault['input'])}."
     message = fault["msg"].removeprefix("Value error, ").removesuffix(".")
     found = "" if kind == "value_error" else f", found {fault['input']!r}"
     return f"{where}: {message}{found}."

@@ -110,8 +110,8 @@ def execute(spec: RunSpec, *, progress: Progress | None = None, command: str | N
     store = RunStore(Path(spec.output_path).expanduser() / plan.name)
     store.prepare()
     store.event("started", command=command)
-    for task, reason in plan.failures.items():
-        progress.say(f"task '{task}' is left out: {reason}")
+    for reason in plan.failures.values():
+        progress.say(f"left out: {reason}")
     done, results, facts = Cost(), list[Result](), list[dict[str, Any]]()
     for backend, blocks in plan.models:
         prepared = _prepare_model(spec, plan.grid, backend, blocks, store)
@@ -185,6 +185,14 @@ def _word_fault(block: Prepared, verbalizer: Any) -> str | None:
     except LabelWordError as error:
         return str(error)
     return None
+
+
+def _prior_fault(block: Prepared, calibration: str) -> str | None:
+    """Why there is no prior to calibrate with, or None."""
+    reason = next((row.reason for row in block.rows.content_free if row.prompt_key is None), None)
+    if reason is None or calibration == "none":
+        return None
+    return f"{block.planned.template.template.name}: the content-free texts of '{calibration}' have no scores: {reason}"
 
 
 def _prepare(spec: RunSpec, encoder: Encoder, block: PlannedBlock, store: BlockStore) -> Prepared:
@@ -287,7 +295,7 @@ def _decide_model(spec: RunSpec, blocks: Sequence[Prepared], store: RunStore) ->
         stored = store.block(block.planned.block_id).read()
         gold = [example.label for example in block.planned.rows.examples]
         for cell in block.planned.cells:
-            fault = _word_fault(block, cell.verbalizer)
+            fault = _word_fault(block, cell.verbalizer) or _prior_fault(block, cell.calibration)
             if fault:
                 results.append(skip(cell, len(gold), fault))
                 continue

@@ -6,8 +6,9 @@ and "great", which are different tokens of a byte-level vocabulary, are told apa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from promptlab.encoding import PLACEHOLDER, Encoder
 from promptlab.errors import LabelWordError
@@ -18,10 +19,14 @@ _STAND_IN = "x"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Context:
-    """The text that touches a slot on its left and on its right."""
+    """The text that touches a slot on its left and on its right.
+
+    `shown` is how messages print it: text of a row becomes an ellipsis there, because messages are stored.
+    """
 
     left: str
     right: str
+    shown: str = field(default="", compare=False)
 
 
 def slot_contexts(prompt: Prompt) -> list[Context]:
@@ -34,10 +39,10 @@ def slot_contexts(prompt: Prompt) -> list[Context]:
     contexts = []
     for part in _parts(prompt):
         texts = [PLACEHOLDER if kind == "mask" else text for kind, text in part]
+        hidden = [re.sub(r"\S", "…", text) if kind == "field" else text for kind, text in part]
         for position, (kind, _) in enumerate(part):
             if kind == "mask":
-                left, right = "".join(texts[:position]), "".join(texts[position + 1 :])
-                contexts.append(Context(_near_end(left), _near_start(right)))
+                contexts.append(Context(*_near(texts, position), _shown(*_near(hidden, position))))
     return contexts
 
 
@@ -73,7 +78,7 @@ def _find(encoder: Encoder, word: str, bare: Mapping[Context, list[int]]) -> int
             return token
         found.setdefault(token, context)
     if len(found) > 1:
-        shown = ", ".join(f"{encoder.token_texts([token])[0]!r} in {_shown(at)}" for token, at in found.items())
+        shown = ", ".join(f"{encoder.token_texts([token])[0]!r} in {at.shown}" for token, at in found.items())
         return f"label word '{word}' is not the same token in every row: {shown}. Put a blank around {{{{ mask }}}}."
     return next(iter(found))
 
@@ -87,11 +92,13 @@ def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]
     ids = with_word[num_left : len(with_word) - num_right]
     kept = with_word[:num_left] + with_word[len(with_word) - num_right :]
     if kept != with_mask[:num_left] + with_mask[num_left + 1 :] or not ids:
+        if "…" in context.shown:
+            return f"label word '{word}' changes its neighbours in {context.shown}: put a blank around {{{{ mask }}}}."
         split, mask_split = (" ".join(encoder.token_texts(tokens)) for tokens in (with_word, with_mask))
-        return f"label word '{word}' changes its neighbours in {_shown(context)}: {split} against {mask_split}."
+        return f"label word '{word}' changes its neighbours in {context.shown}: {split} against {mask_split}."
     if len(ids) > 1:
         pieces = " ".join(encoder.token_texts(ids))
-        split = f"splits into {len(ids)} tokens ({pieces}) in {_shown(context)}"
+        split = f"splits into {len(ids)} tokens ({pieces}) in {context.shown}"
         return f"label word '{word}' {split}: use a word that is one token."
     if ids[0] == encoder.unknown_id or ids[0] in encoder.special_ids:
         return f"label word '{word}' is unknown to the tokenizer (it becomes {encoder.token_texts(ids)[0]})."
@@ -127,6 +134,11 @@ def _near_start(text: str) -> str:
     return blanks + stripped.partition(" ")[0]
 
 
-def _shown(context: Context) -> str:
-    left, right = (side.replace(PLACEHOLDER, "[MASK]") for side in (context.left, context.right))
-    return repr(f"{left}▁{right}")
+def _near(texts: Sequence[str], position: int) -> tuple[str, str]:
+    """What touches the text at a position on its left and on its right."""
+    return _near_end("".join(texts[:position])), _near_start("".join(texts[position + 1 :]))
+
+
+def _shown(left: str, right: str) -> str:
+    shown = re.sub("…+", "…", f"{left}▁{right}")
+    return repr(shown.replace(PLACEHOLDER, "[MASK]"))

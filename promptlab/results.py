@@ -121,7 +121,9 @@ def read_results(folder: Path) -> RunResults:
         StoreError: the folder holds no finished run, or one of a newer promptlab.
     """
     if not folder.is_dir():
-        raise StoreError(f"{folder}: there is no such run folder.")
+        raise StoreError(f"{folder}: there is no such run folder. Runs lie under --output-path, by default results/.")
+    if not (folder / "results.json").is_file():
+        raise StoreError(f"{folder}: holds no finished run. The command of a run that was stopped finishes it.")
     stored = read_json(folder / "results.json")
     manifest, timings = read_json(folder / "manifest.json"), read_json(folder / "timings.json")
     try:

@@ -246,7 +246,10 @@ class RunStore:
             StoreError: it cannot be written.
         """
         probe = self.folder / ".writable"
-        write_bytes(probe, b"")
+        try:
+            write_bytes(probe, b"")
+        except StoreError as error:
+            raise StoreError(str(error).replace(str(probe), str(self.folder))) from None
         probe.unlink()
 
     def block(self, block_id: str) -> BlockStore:

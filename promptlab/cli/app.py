@@ -35,7 +35,8 @@ app = typer.Typer(
     help="Score, compare and tune prompts for masked language models.",
     epilog="Start with: promptlab run   (three small tasks on the bundled model, with a report)",
 )
-for command in (run, preview, ls, report, doctor, pretrain, convert):
+COMMANDS = (run, preview, ls, report, doctor, pretrain, convert)
+for command in COMMANDS:
     app.command()(command)
 
 
@@ -83,12 +84,12 @@ def _call(arguments: list[str]) -> None:
             raise
         if not arguments:
             _leave(error.format_message(), USAGE)
-        raise UsageError(_sentence(error)) from None
+        raise UsageError(_sentence(error, arguments)) from None
 
 
-def _sentence(fault: Any) -> str:
+def _sentence(fault: Any, arguments: list[str]) -> str:
     """What the parser refuses, and the command that lists what there is."""
-    where = fault.ctx.command_path if getattr(fault, "ctx", None) is not None else "promptlab"
+    where = " ".join(["promptlab", *(command.__name__ for command in COMMANDS if command.__name__ == arguments[0])])
     message = fault.format_message().rstrip(".")
     return f"{message}{'' if message.endswith('?') else '.'} `{where} --help` lists what there is."
 

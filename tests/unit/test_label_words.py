@@ -98,11 +98,11 @@ def test_a_word_that_changes_its_neighbours_is_refused_with_both_splits(tokenize
 
 
 def test_a_word_that_varies_by_row_is_refused(tokenizers: dict[str, Any]) -> None:
-    """A word that is one token in one row and another in the next is refused with both, and says how to mend it."""
+    """A word that is one token in one row and another in the next is refused with both, without the text of the rows."""
     rows = [prompt(field("said ("), MASK, ")"), prompt(field("said "), MASK, ")")]
     contexts = [context for row in rows for context in slot_contexts(row)]
     expected = (
-        "label word 'no' is not the same token in every row: 'no' in ' (▁)', 'Ġno' in 'x ▁)'. "
+        "label word 'no' is not the same token in every row: 'no' in ' …▁)', 'Ġno' in 'x ▁)'. "
         "Put a blank around {{ mask }}."
     )
     assert expected == find_word_ids(encoder_of(tokenizers["roberta"]), ["no"], contexts)["no"]
