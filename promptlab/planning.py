@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from promptlab.backends.base import Scorer
 from promptlab.deciding import Cell
-from promptlab.errors import DataError, LabelWordError, UsageError
+from promptlab.errors import DataError, FileFault, LabelWordError, UsageError, did_you_mean
 from promptlab.hashing import content_hash
-from promptlab.library import LibraryFile, list_files
+from promptlab.library import LibraryFile, list_files, shown_path
 from promptlab.registry import CALIBRATIONS, METRICS
 from promptlab.rendering import CompiledTemplate, check_fields, compile_template
 from promptlab.rows import Limit, RowSet, load_rows
@@ -78,8 +79,7 @@ def make_grid(spec: RunSpec) -> Grid:
     for name in spec.calibrations:
         CALIBRATIONS.get(name)
     tasks = load_tasks(spec.tasks, include=spec.include)
-    for metric in (metric for task in tasks for metric in task.metrics):
-        METRICS.get(metric)
+    _check_metrics(tasks)
     templates = [compile_template(template) for template in load_templates(spec.templates, include=spec.include)]
     verbalizers = load_verbalizers(spec.verbalizers, include=spec.include)
     named_templates = [selector for selector in spec.templates if not _is_glob(selector)]
@@ -115,7 +115,8 @@ def load_all_rows(spec: RunSpec, grid: Grid) -> LoadedRows:
         try:
             rows[task.name] = load_rows(task, spec.split, data=spec.data, limit=limit, seed=spec.seed)
         except DataError as error:
-            failures[task.name] = str(error)
+            reason = str(error)
+            failures[task.name] = reason if f"'{task.name}'" in reason else f"task '{task.name}': {reason}"
     if not rows:
         raise DataError("\n".join(dict.fromkeys(failures.values())))
     return LoadedRows(rows, failures)
@@ -251,6 +252,16 @@ def _require(task: Task, templates: Sequence[Any], verbalizers: Sequence[Any]) -
                 f"no {kind} that was asked for applies to task '{task.name}' (family {task.family}, {wanted}). "
                 f"`promptlab ls {kind}s --family {task.family}` lists what does."
             )
+
+
+def _check_metrics(tasks: Sequence[Task]) -> None:
+    """Refuse an unknown metric before anything is scored."""
+    known = METRICS.names()
+    for task in tasks:
+        for metric in task.metrics:
+            if metric not in known:
+                where = f"{shown_path(Path(task.path))} metrics: '{metric}' is unknown."
+                raise FileFault(f"{where}{did_you_mean(metric, known)} Known: {', '.join(known)}.")
 
 
 def _explain_template(template: CompiledTemplate, tasks: Sequence[Task]) -> None:
