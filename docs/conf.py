@@ -1,6 +1,15 @@
 """Sphinx settings: Markdown pages with furo, nothing fetched from the network."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from docs import generate
 from promptlab import __version__
+
+if not generate.OUTPUT.is_dir():  # `make docs` writes the pages anew; a bare `sphinx-build` must find some
+    generate.main()
 
 project = "promptlab"
 author = "The promptlab authors"
@@ -13,5 +22,3 @@ html_theme = "furo"
 html_title = "promptlab"
 html_copy_source = False
 html_show_sphinx = False
-# The generated pages are missing where only `sphinx-build` is called; the rest still builds.
-suppress_warnings = ["toc.empty_glob"]

@@ -250,7 +250,7 @@ def _parameter(name: str, hint: Any, parameter: inspect.Parameter) -> tuple[str,
     flags = [flag for flag in (info.default, *(info.param_decls or ())) if str(flag).startswith("-")]
     flags = flags or [f"--{name.replace('_', '-')}"]
     shown = name.upper() if is_argument else ", ".join(f"`{flag}`" for flag in flags)
-    takes = "nothing" if kind is bool else _holds(kind)
+    takes = "nothing" if kind is bool else info.metavar or _holds(kind)
     required = ", required" if parameter.default is inspect.Parameter.empty else ""
     return shown, f"{takes}{required}", info.help or ""
 

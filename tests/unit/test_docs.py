@@ -68,7 +68,7 @@ def shell_lines(block: Block) -> Iterator[str]:
 def commands() -> list[tuple[Block, list[str]]]:
     shells = blocks("bash", "sh", "console")
     split = [(block, shlex.split(line, comments=True)) for block in shells for line in shell_lines(block)]
-    return [(block, words[1:]) for block, words in split if words and words[0] == "promptlab"]
+    return [(block, words[1:]) for block, words in split if words and Path(words[0]).name == "promptlab"]
 
 
 def headings(page: Path) -> set[str]:
