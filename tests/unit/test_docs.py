@@ -93,6 +93,13 @@ def test_every_relative_link_points_to_a_file_that_exists(page: Path) -> None:
     assert [] == broken
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_named_path_of_the_repository_exists(page: Path) -> None:
+    """A file of the package or of the tests that a sentence names is there."""
+    named = re.findall(r"`((?:tests|promptlab|benchmarks)/[\w./-]*)`", page.read_text(encoding="utf-8"))
+    assert [] == [name for name in named if not (ROOT / name).exists()]
+
+
 def test_every_page_is_in_a_table_of_contents() -> None:
     """A page that the index does not list cannot be found by a reader."""
     entries: set[str] = set()
