@@ -57,7 +57,7 @@ def _lines(backend: Backend, encoder: Encoder, block: PlannedBlock, example: Exa
             if isinstance(token, int):
                 shown.append(f"{word} {np.exp(scores.log_probs[0, column[token]]):.4f}")
             else:
-                faults.append(f"    {token}")
+                faults += textwrap.wrap(token, WIDTH, initial_indent="    ", subsequent_indent="      ")
         lines += [*_wrapped(verbalizer.name, ", ".join(shown)), *faults]
     fills = encoder.words(scores.top_ids[0])
     best = ", ".join(f"{word} {np.exp(value):.3f}" for word, value in zip(fills, scores.top_log_probs[0], strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,9 +60,9 @@ def _number(at_least: int, hint: str, *, words: tuple[str | None, ...] = ()) -> 
 
 def _whole(value: Any, at_least: int, hint: str) -> int:
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-    if not isinstance(number, int) or isinstance(number, bool) or number < at_least:
+    if not isinstance(number, Integral) or isinstance(number, bool) or number < at_least:
         raise ValueError(f"write {hint}, found {value!r}")
-    return number
+    return int(number)
 
 
 def _as_limit(value: Any) -> Any:

@@ -42,6 +42,23 @@ def test_what_needs_no_model_loads_neither_torch_nor_transformers(arguments: lis
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+def test_a_report_is_written_again_without_torch(run: Call, tmp_path: Path) -> None:
+    """`promptlab report RUN` finds the run by its name under results/, writes three files and needs no model."""
+    assert run("--templates", "mood/it_was", "--name", "done").code == 0
+    code = (
+        "import sys, promptlab.cli\n"
+        "sys.argv = ['promptlab', 'report', 'done']\n"
+        "promptlab.cli.main()\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    paths = [f"results/done/{name}" for name in ("report.html", "report.md", "results.csv")]
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-3:] == paths
+    assert all((tmp_path / path).is_file() for path in paths)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_fits_eighty_columns(call: Call, command: str) -> None:
     """Every help text can be read on a terminal of 80 columns."""

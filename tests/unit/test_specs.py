@@ -238,7 +238,7 @@ def test_inline_words_are_read_in_order() -> None:
         ("1 labels.b: label word ' y' must not be empty or have outer blanks.", "{a: x, b: ' y'}"),
         ("1 labels.b: the weight of 'y' must be above 0, found 0.0.", "{a: x, b: {y: 0}}"),
         ("1 labels.b: the weight of 'y' must be above 0, found inf.", "{a: x, b: {y: 1e999}}"),
-        ("1 labels.b: Value should have at least 1 item after validation, not 0, found [].", "{a: x, b: []}"),
+        ("1 labels.b: needs at least 1, found 0.", "{a: x, b: []}"),
     ],
 )
 def test_wrong_words_are_explained(tmp_path: Path, message: str, labels: str) -> None:

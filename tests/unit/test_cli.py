@@ -1,0 +1,102 @@
+"""The parts that commands share: lists of names, tables within 80 columns, paths as short as they can be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from promptlab.cli import app as application
+from promptlab.cli.console import relative, split_names, table
+from promptlab.errors import CellsFailed, PromptlabError, StoreError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, None),
+        ([], None),
+        (["a,b", "c"], ["a", "b", "c"]),
+        ([" a , b ,"], ["a", "b"]),
+        ([","], []),
+        (["{{ text }}, so {{ mask }}"], ["{{ text }}, so {{ mask }}"]),
+        (["good=great,bad=awful", "x,y"], ["good=great,bad=awful", "x", "y"]),
+    ],
+)
+def test_names_are_split_at_commas_and_inline_texts_are_not(given: list[str] | None, expected: list[str]) -> None:
+    """Blanks around a name and empty names do not count."""
+    assert expected == split_names(given)
+
+
+def test_a_table_is_aligned_and_cut_at_eighty_columns() -> None:
+    """The last column takes what is left; what does not fit ends in an ellipsis."""
+    lines = table([["a", "x" * 90], ["long name", "y"]], header=["name", "what"]).splitlines()
+    assert lines[0] == "name       what"
+    assert lines[1] == f"a          {'x' * 68}…"
+    assert lines[2] == "long name  y"
+    assert max(map(len, lines)) == 80
+
+
+def test_a_table_can_wrap_its_last_column() -> None:
+    """Nothing is lost, and words that are longer than the column stay whole."""
+    path = "/" + "p" * 90
+    lines = table([["a", "word " * 30], ["b", path], ["c", ""]], header=["name", "what"], wrap=True).splitlines()
+    assert " ".join(lines[1:]).split() == ["a", *["word"] * 30, "b", path, "c"]
+    assert max(len(line) for line in lines if path not in line) <= 80
+
+
+def test_a_table_without_rows_has_its_header() -> None:
+    """An empty listing is no crash."""
+    assert table([], header=["name", "what"]) == "name  what"
+
+
+def test_a_path_below_the_working_folder_is_written_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other path stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    assert relative(tmp_path / "a" / "b") == "a/b"
+    assert relative(Path("a")) == "a"
+    assert relative(tmp_path.parent / "elsewhere") == str(tmp_path.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (UsageError("one sentence."), 2, "error: one sentence.\n"),
+        (StoreError("one sentence."), 1, "error: one sentence.\n"),
+        (CellsFailed("one sentence."), 3, "error: one sentence.\n"),
+        (PromptlabError("one sentence."), 1, "error: one sentence.\n"),
+        (KeyboardInterrupt(), 130, "interrupted.\n"),
+        (KeyboardInterrupt("go on."), 130, "interrupted: go on.\n"),
+    ],
+)
+def test_a_fault_becomes_a_sentence_and_an_exit_code(
+    raised: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The boundary of the command line, fault by fault."""
+    assert _leave_with(raised, monkeypatch) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_programming_error_stays_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw is not dressed up as a fault of the user."""
+    with pytest.raises(ZeroDivisionError):
+        _leave_with(ZeroDivisionError(), monkeypatch)
+
+
+def _leave_with(raised: BaseException, monkeypatch: pytest.MonkeyPatch) -> int | str | None:
+    """The exit code of the command line when a command raises."""
+
+    def refuse(arguments: list[str]) -> NoReturn:
+        raise raised
+
+    monkeypatch.setattr(sys, "argv", ["promptlab", "run"])
+    monkeypatch.setattr(application, "_call", refuse)
+    with pytest.raises(SystemExit) as leave:
+        application.main()
+    return leave.value.code
