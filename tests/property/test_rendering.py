@@ -52,7 +52,7 @@ def test_masks_come_from_the_template_alone(text: str, a: str, b: str, items: li
     prompt = prompt_of(text, fields)
     assert [""] == [segment.text for segment in prompt.segments if segment.kind == "mask"]
     assert all(segment.is_shortenable == (segment.kind == "field") for segment in prompt.segments)
-    marked = {"text": "\ue000", "other": "\ue000", "items": ["\ue000"]}
+    marked: dict[str, object] = {"text": "\ue000", "other": "\ue000", "items": ["\ue000"]}
     assert not any(
         "\ue000" in segment.text for segment in prompt_of(text, marked).segments if segment.kind == "literal"
     )

@@ -1,0 +1,99 @@
+"""Results on disk: what is written is read back, what is foreign is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from promptlab.errors import StoreError
+from promptlab.metrics import Measured
+from promptlab.results import Baseline, MetricValue, Result, RunResults, read_results, write_results
+from promptlab.statistics import Interval
+from promptlab.store import SCHEMA_VERSION, read_json, write_json
+
+DECIDED = Result(
+    cell="c1",
+    block="b1",
+    model="mini",
+    task="toy",
+    family="sentiment",
+    split="test",
+    template="sentiment/it_was",
+    template_tags=("instructive",),
+    verbalizer="sentiment/great_terrible",
+    pool="max",
+    calibration="none",
+    labels=("negative", "positive"),
+    num_rows=3,
+    num_unscored=1,
+    mass=0.25,
+    prior={"negative": 0.4, "positive": 0.6},
+    predicted={"negative": 1, "positive": 1, "none": 1},
+    metrics={"accuracy": MetricValue(2 / 3, 0.2, 0.9, "wilson", 0.95, True)},
+)
+SKIPPED = replace(DECIDED, cell="c2", metrics={}, mass=None, prior={}, predicted={}, skipped="'x' splits")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunResults:
+    """A stored run of two cells."""
+    made = RunResults(
+        folder=tmp_path,
+        manifest={"run": "demo"},
+        results=(DECIDED, SKIPPED),
+        baselines=(Baseline("toy", "test", "uniform", {"accuracy": 0.5}, "a random guess"),),
+        timings={"total_s": 1.5},
+    )
+    write_json(tmp_path / "manifest.json", dict(made.manifest))
+    write_results(made)
+    return made
+
+
+def test_results_come_back_equal(run: RunResults) -> None:
+    """Cells, baselines, timings and manifest are read as they were written."""
+    assert run == read_results(run.folder)
+    assert run.name == "demo"
+
+
+def test_only_decided_cells_are_scored(run: RunResults) -> None:
+    """A skipped cell is stored with its reason and has no metrics."""
+    assert [DECIDED] == run.scored()
+
+
+def test_equal_runs_are_equal_bytes(run: RunResults) -> None:
+    """Writing again changes nothing: what may differ between equal runs is in timings.json alone."""
+    known = (run.folder / "results.json").read_bytes()
+    write_results(replace(run, timings={"total_s": 9.0}))
+    assert known == (run.folder / "results.json").read_bytes()
+
+
+def test_a_measured_metric_keeps_its_interval() -> None:
+    """Value, interval, its kind and the good direction are stored."""
+    measured = Measured(0.5, Interval(0.1, 0.9, "bootstrap"), higher_is_better=False)
+    assert MetricValue.of(measured) == MetricValue(0.5, 0.1, 0.9, "bootstrap", 0.95, False)
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
+    """A missing folder and one whose run was not finished are told apart."""
+    with pytest.raises(StoreError, match=r"nowhere: there is no such run folder\."):
+        read_results(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match="no finished run"):
+        read_results(tmp_path)
+
+
+def test_a_newer_run_is_refused(run: RunResults) -> None:
+    """Results of a later version are not read as if they were ours."""
+    stored = read_json(run.folder / "results.json")
+    write_json(run.folder / "results.json", {**stored, "schema_version": SCHEMA_VERSION + 1})
+    with pytest.raises(StoreError, match=rf"was written by a newer promptlab \(schema {SCHEMA_VERSION + 1}\)"):
+        read_results(run.folder)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"cells": [{}], "baselines": []}, {"cells": [], "baselines": [{"x": 1}]}])
+def test_foreign_results_are_one_sentence(run: RunResults, content: object) -> None:
+    """A file that holds something else is named with what to do."""
+    write_json(run.folder / "results.json", content)
+    with pytest.raises(StoreError, match=r"results\.json: is not what promptlab writes\. Run the same command again\."):
+        read_results(run.folder)
