@@ -6,7 +6,9 @@ planned batches: a resumed run forms the same batches and stores the same number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,12 +63,12 @@ def score_block(
     stored = store.read()
     wanted = sorted(set(token_ids))
     plan = plan_batches([len(prompt) for prompt in unique], [prompt.key for prompt in unique], batch_size)
+    batches = [[unique[index] for index in indices] for indices in plan]
+    missing = [batch for batch in batches if not all(_is_scored(stored, prompt, wanted) for prompt in batch)]
     tally, pending = Tally(), list[MaskScores]()
     try:
-        for batch in ([unique[index] for index in indices] for indices in plan):
-            if all(_is_scored(stored, prompt, wanted) for prompt in batch):
-                continue
-            pending += _score_with_back_off(backend, batch, np.array(wanted, dtype=np.int64), tally)
+        for batch, scores in _score_all(backend, missing, np.array(wanted, dtype=np.int64), tally):
+            pending += scores
             tally.num_prompts += len(batch)
             tally.num_tokens += sum(len(prompt) for prompt in batch)
             on_batch(len(batch))
@@ -87,6 +89,37 @@ def num_missing(store: BlockStore, keys: Iterable[tuple[str, int]], token_ids: S
 def _is_scored(stored: BlockScores, prompt: EncodedPrompt, token_ids: Sequence[int]) -> bool:
     has = stored.has
     return all(has(prompt.key, token_ids, mask) for mask in range(len(prompt.mask_positions)))
+
+
+def _score_all(
+    backend: Backend, batches: Sequence[list[EncodedPrompt]], token_ids: Int64[np.ndarray, " candidate"], tally: Tally
+) -> Iterator[tuple[list[EncodedPrompt], list[MaskScores]]]:
+    """Every batch with its scores, in order; as many at once as the backend can run side by side."""
+    num_workers = backend.num_workers
+    if num_workers == 1:
+        with backend.session():
+            yield from ((batch, _score_with_back_off(backend, batch, token_ids, tally)) for batch in batches)
+        return
+    with backend.session(), ThreadPoolExecutor(num_workers, thread_name_prefix="score") as pool:
+        waiting: deque[tuple[list[EncodedPrompt], Future[list[MaskScores]]]] = deque()
+        try:
+            for batch in batches:
+                waiting.append((batch, pool.submit(_score_with_back_off, backend, batch, token_ids, tally)))
+                if len(waiting) > num_workers:
+                    yield waiting[0][0], waiting[0][1].result()
+                    waiting.popleft()
+            while waiting:
+                yield waiting[0][0], waiting[0][1].result()
+                waiting.popleft()
+        except (Exception, KeyboardInterrupt):
+            pool.shutdown(wait=True, cancel_futures=True)
+            yield from ((done, future.result()) for done, future in list(waiting)[1:] if _is_finished(future))
+            raise
+
+
+def _is_finished(future: Future[list[MaskScores]]) -> bool:
+    """Whether a batch beside the one that was stopped was scored in full."""
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _score_with_back_off(

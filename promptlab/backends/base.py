@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,15 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def device(self) -> str:
         """The device in torch's words, such as `cpu` or `cuda:0`."""
+
+    @property
+    def num_workers(self) -> int:
+        """How many batches `score` can run side by side, from as many threads."""
+        return 1
+
+    def session(self) -> AbstractContextManager[None]:
+        """Entered around the scoring of many batches."""
+        return nullcontext()
 
     @abc.abstractmethod
     def encoder(self, max_length: int | None) -> Encoder:

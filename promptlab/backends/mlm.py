@@ -6,8 +6,10 @@ alone; a probe at load compares this with the plain forward, and falls back to i
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +74,30 @@ class MaskedBackend(Backend):
         """The resolved device."""
         return self._device
 
+    @property
+    def num_workers(self) -> int:
+        """On the CPU, as many batches side by side as torch may use threads; one after the other elsewhere."""
+        import torch
+
+        return torch.get_num_threads() if self._device == "cpu" else 1
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """Load the weights, and let each batch on the CPU have one thread.
+
+        A batch then gives the same bytes whatever the number of threads, and no thread waits for another: on a machine
+        that others use too, threads that share one product spend most of their time waiting.
+        """
+        import torch
+
+        assert self._model is not None
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1 if self._device == "cpu" else num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(num_threads)
+
     @functools.cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the checkpoint."""
@@ -128,7 +154,7 @@ class MaskedBackend(Backend):
                 f"model '{self._checkpoint.name}': its tokenizer has {len(self.tokenizer)} tokens and its embeddings "
                 f"{model.get_input_embeddings().num_embeddings} rows: they do not belong together."
             )
-        self._rows: Any = None
+        self._kept = threading.local()
         self._accepts_segment_ids = int(getattr(model.config, "type_vocab_size", 0) or 0) >= 2
         handle = model.base_model.register_forward_hook(self._keep_mask_states)
         self._head_path = "masks only" if self._probe(model) else "all positions"
@@ -138,9 +164,10 @@ class MaskedBackend(Backend):
 
     def _keep_mask_states(self, module: Any, args: Any, output: Any) -> Any:
         """Forward hook of the base model: the head that follows sees the states at masks and nothing else."""
-        if self._rows is None:
+        rows = getattr(self._kept, "rows", None)
+        if rows is None:
             return output
-        batch, positions = self._rows
+        batch, positions = rows
         output["last_hidden_state"] = output[0][batch, positions].unsqueeze(0)
         return output
 
@@ -152,13 +179,13 @@ class MaskedBackend(Backend):
         rows = (torch.tensor([0, 1], device=self._device), torch.tensor([2, 4], device=self._device))
         with torch.inference_mode():
             plain = model(**inputs).logits[rows].float()
-            self._rows = rows
+            self._kept.rows = rows
             try:
                 kept = model(**inputs).logits.float()
             except (TypeError, RuntimeError, KeyError, IndexError):
                 return False
             finally:
-                self._rows = None
+                self._kept.rows = None
         rounding = 4 * torch.finfo(model.dtype).eps * float(plain.abs().max())  # kernels differ with the number of rows
         tolerance = max(_PROBE_TOLERANCE, rounding)
         return kept.shape == (1, *plain.shape) and bool((kept[0] - plain).abs().max() < tolerance)
@@ -173,11 +200,11 @@ class MaskedBackend(Backend):
         rows = (torch.tensor(batch, device=self._device), torch.tensor(positions, device=self._device))
         if self._head_path == "all positions":
             return _float(model(**inputs).logits[rows])
-        self._rows = rows
+        self._kept.rows = rows
         try:
             return _float(model(**inputs).logits[0])
         finally:
-            self._rows = None
+            self._kept.rows = None
 
     def _pad(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Int64[np.ndarray, "prompt token"]]:
         """Right-padded inputs: positions that start at the left are the same alone and in a batch."""

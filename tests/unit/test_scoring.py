@@ -227,6 +227,18 @@ def test_new_candidates_become_further_parts(store: BlockStore) -> None:
     assert 0 == num_missing(store, [(one.key, 1) for one in PROMPTS], [5, 7])
 
 
+def test_batches_are_planned_from_the_whole_block(store: BlockStore, tmp_path: Path) -> None:
+    """Where a block holds some prompts of a batch already, the batch is scored as it was planned for the whole block."""
+    straight, more = FakeBackend(), FakeBackend()
+    score_block(straight, BlockStore(tmp_path / "straight"), PROMPTS, [5], batch_size=FOUR)
+    score_block(
+        FakeBackend(), store, [one for one in PROMPTS if one.key not in straight.asked[2]][::3], [5], batch_size=FOUR
+    )
+    score_block(more, store, PROMPTS, [5], batch_size=FOUR)
+    assert all(batch in straight.asked for batch in more.asked)
+    assert everything(store) == everything(BlockStore(tmp_path / "straight"))
+
+
 def test_more_prompts_are_added_to_a_block(store: BlockStore) -> None:
     """A longer run over a block scores the batches with something new and keeps the numbers."""
     score_block(FakeBackend(), store, PROMPTS[:10], [5], batch_size=ONE)
@@ -259,3 +271,31 @@ def test_a_resumed_block_of_a_real_model_has_the_same_bytes(
     tally = score_block(backends[kind], resumed, encoded, [7, 9, 11], batch_size=BatchSize(None, 2))
     assert 2 == tally.num_forwards
     assert everything(straight) == everything(resumed)
+
+
+class SideBySide(FakeBackend):
+    """The fake backend, with two batches at once."""
+
+    num_workers = 2
+
+
+@pytest.mark.parametrize("size", [ONE, FOUR])
+def test_batches_side_by_side_give_what_one_after_the_other_gives(
+    store: BlockStore, tmp_path: Path, size: BatchSize
+) -> None:
+    """Two batches at once are stored in the planned order with the same scores."""
+    alone = BlockStore(tmp_path / "alone")
+    score_block(FakeBackend(), alone, PROMPTS, [5, 6], batch_size=size)
+    score_block(SideBySide(), store, PROMPTS, [5, 6], batch_size=size)
+    parts = [sorted(path.read_bytes() for path in one.folder.glob("part-*.parquet")) for one in (alone, store)]
+    assert parts[0] == parts[1]
+
+
+def test_an_interrupt_keeps_what_was_finished_beside_it(store: BlockStore) -> None:
+    """Where one of two batches is interrupted, every other batch that was scored is stored."""
+    backend = SideBySide(stop_after=9)
+    with pytest.raises(KeyboardInterrupt):
+        score_block(backend, store, PROMPTS, [5, 6], batch_size=ONE)
+    assert len(backend.asked) - 1 <= len(everything(store)) + backend.num_workers
+    score_block(SideBySide(), store, PROMPTS, [5, 6], batch_size=ONE)
+    assert len(PROMPTS) == len(everything(store))
