@@ -15,6 +15,7 @@ from promptlab.errors import LabelWordError
 from promptlab.types import Prompt
 
 _STAND_IN = "x"
+_BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a blank
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,12 +87,11 @@ def _find(encoder: Encoder, word: str, bare: Mapping[Context, list[int]]) -> int
 def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]) -> int | str:
     """The id of a word in one context, or why it has none."""
     with_word = encoder.tokens(context.left + word + context.right)
-    own = encoder.tokens(context.left + PLACEHOLDER)
-    num_left = len(own) - 1
-    num_right = len(with_mask) - len(own)
-    ids = with_word[num_left : len(with_word) - num_right]
-    kept = with_word[:num_left] + with_word[len(with_word) - num_right :]
-    if kept != with_mask[:num_left] + with_mask[num_left + 1 :] or not ids:
+    num_left = len(encoder.tokens(context.left + PLACEHOLDER)) - 1
+    is_left_kept = with_word[:num_left] == with_mask[:num_left]
+    num_pieces = _num_pieces(encoder, with_word[num_left:], with_mask[num_left + 1 :]) if is_left_kept else 0
+    ids = with_word[num_left : num_left + num_pieces]
+    if not ids:
         if "…" in context.shown:
             return f"label word '{word}' changes its neighbours in {context.shown}: put a blank around {{{{ mask }}}}."
         split, mask_split = (" ".join(encoder.token_texts(tokens)) for tokens in (with_word, with_mask))
@@ -103,6 +103,25 @@ def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]
     if ids[0] == encoder.unknown_id or ids[0] in encoder.special_ids:
         return f"label word '{word}' is unknown to the tokenizer (it becomes {encoder.token_texts(ids)[0]})."
     return ids[0]
+
+
+def _num_pieces(encoder: Encoder, pieces: list[int], following: list[int]) -> int:
+    """How many of the pieces make the word, where the rest is what follows the mask; 0 where it is not."""
+    for number in range(1, len(pieces) + 1):
+        if _is_same_text(encoder, pieces[number:], following):
+            return number
+    return 0
+
+
+def _is_same_text(encoder: Encoder, rest: list[int], following: list[int]) -> bool:
+    """Whether the text behind a word is cut as behind the mask, but for the blank that Metaspace puts behind a mask.
+
+    SentencePiece vocabularies (ALBERT, XLM-R, DeBERTa) read "great." as "▁great ." and "[MASK]." as "[MASK] ▁ .".
+    """
+    if rest == following or not rest or not following or rest[0] == encoder.unknown_id:
+        return rest == following
+    texts, masked = encoder.token_texts(rest), encoder.token_texts(following)
+    return masked[0].startswith(_BLANK) and "".join(texts) == "".join(masked).removeprefix(_BLANK)
 
 
 def _parts(prompt: Prompt) -> list[list[tuple[str, str]]]:

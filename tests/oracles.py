@@ -52,9 +52,12 @@ def word_id(tokenizer: Any, asked: Prompt, word: str, *, slot: int = 0) -> int |
     filled = [Segment("literal", word) if number == masks[slot] else s for number, s in enumerate(asked.segments)]
     with_word = tokenized(tokenizer, Prompt(tuple(filled)))[0]
     place = [position for position, token in enumerate(with_mask) if token == tokenizer.mask_token_id][slot]
-    rest = [*with_mask[:place], *with_mask[place + 1 :]]
-    is_one_token = [*with_word[:place], *with_word[place + 1 :]] == rest
-    if not is_one_token or with_word[place] in tokenizer.all_special_ids:
+    is_left_kept = with_word[:place] == with_mask[:place]
+    texts, masked = (tokenizer.convert_ids_to_tokens(ids[place + 1 :]) for ids in (with_word, with_mask))
+    is_marked = masked[0].startswith("\u2581")  # Metaspace puts a blank behind a mask where there is none
+    if texts != masked and is_marked and [tokenizer.unk_token] != texts[:1]:
+        texts, masked = ["".join(texts)], ["".join(masked).removeprefix("\u2581")]
+    if not is_left_kept or texts != masked or with_word[place] in tokenizer.all_special_ids:
         return None
     return with_word[place]
 

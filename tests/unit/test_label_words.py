@@ -64,6 +64,16 @@ def test_a_word_after_a_blank_is_another_token(tokenizers: dict[str, Any], kind:
     assert ["\u0120no", "no"] == tokenizers[kind].convert_ids_to_tokens(ids)
 
 
+def test_a_blank_that_the_tokenizer_marks_behind_a_mask_refuses_no_word(tokenizers: dict[str, Any]) -> None:
+    """SentencePiece puts a blank before a "." behind a mask; the word is the token that it is in the text."""
+    tokenizer = tokenizers["unigram"]
+    assert ["\u2581", "."] == tokenizer.tokenize("it was <mask>.")[-2:]
+    ids = [find(tokenizer, PROMPTS[name], "great") for name in ("after a blank", "after an opening bracket")]
+    assert ["\u2581great", "great"] == tokenizer.convert_ids_to_tokens(ids)
+    unknown = find(tokenizer, prompt("It was ", MASK, "\u3002"), "\u5f71")
+    assert str(unknown).startswith("label word '\u5f71' ")
+
+
 def test_contexts_are_cut_to_what_touches_the_slot() -> None:
     """A space cuts a context off with a stand-in, text that touches the slot is kept to the next space."""
     shown = [slot_contexts(PROMPTS[name])[0] for name in ("after a blank", "after an opening bracket", "nothing else")]
@@ -98,7 +108,7 @@ def test_a_word_that_changes_its_neighbours_is_refused_with_both_splits(tokenize
 
 
 def test_a_word_that_varies_by_row_is_refused(tokenizers: dict[str, Any]) -> None:
-    """A word that is one token in one row and another in the next is refused with both, without the text of the rows."""
+    """A word that is one token in one row and another in the next is refused with both and no text of rows."""
     rows = [prompt(field("said ("), MASK, ")"), prompt(field("said "), MASK, ")")]
     contexts = [context for row in rows for context in slot_contexts(row)]
     expected = (

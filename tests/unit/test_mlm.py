@@ -130,15 +130,17 @@ def test_the_plain_head_gives_the_same(
 def test_a_head_that_sees_other_states_is_noticed(
     tiny: dict[str, Path], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The probe refuses a shortcut that hands the head the states beside the masks."""
+    """The probe refuses a shortcut that hands the head the states of other masks."""
+    keep = MaskedBackend._keep_mask_states
 
-    def beside(self: MaskedBackend, module: Any, args: Any, output: Any) -> Any:
-        if self._rows is not None:
-            batch, positions = self._rows
-            output["last_hidden_state"] = output[0][batch, positions + 1].unsqueeze(0)
-        return output
+    def swapped(self: MaskedBackend, module: Any, args: Any, output: Any) -> Any:
+        num_positions = output[0].shape[1]
+        kept = keep(self, module, args, output)
+        if kept[0].shape[1] != num_positions:
+            kept["last_hidden_state"] = kept[0].flip(1)
+        return kept
 
-    monkeypatch.setattr(MaskedBackend, "_keep_mask_states", beside)
+    monkeypatch.setattr(MaskedBackend, "_keep_mask_states", swapped)
     assert "all positions" == MaskedBackend(str(tiny["bert"]), device="cpu", dtype=dtype).facts()["head"]
 
 

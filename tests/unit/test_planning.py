@@ -131,7 +131,7 @@ def test_candidates_are_the_words_of_the_family(library: Path) -> None:
 
 
 def test_a_null_template_is_there_as_a_baseline(library: Path) -> None:
-    """The family's null template is scored beside what was asked for, and is no mere baseline where it was asked for."""
+    """The family's null template is scored beside what was asked for, and no mere baseline where it was asked for."""
     assert [False, True] == [block.is_baseline for block in plan(spec_of(library))]
     asked = plan(spec_of(library, templates=["opinions/it_was", "opinions/null"]))
     assert [False, False] == [block.is_baseline for block in asked]
