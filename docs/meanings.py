@@ -70,7 +70,7 @@ RUN: Mapping[str, str] = {
     "seed": "The one seed; everything random derives from it.",
     "output_path": "The folder that runs go into.",
     "name": "Name of the run's folder; default: made of the models and the plan.",
-    "no_text": "Keep the text of rows out of the report.",
+    "no_text": "Note in the manifest that no text of rows may be shown.",
 }
 RESULT: Mapping[str, str] = {
     "cell": "Id of the cell.",
