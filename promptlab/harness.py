@@ -124,7 +124,7 @@ def execute(spec: RunSpec, *, progress: Progress | None = None, command: str | N
         manifest=make_manifest(spec, plan.name, plan.rows, plan.models, facts, command, failures=plan.failures),
         results=tuple(results),
         baselines=tuple(find_baselines(plan.grid.tasks, plan.rows, data=spec.data)),
-        timings=make_timings(done),
+        timings=make_timings(done, store.last_timings()),
     )
     write_json(store.folder / "manifest.json", stored.manifest)
     write_results(stored)

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +59,7 @@ def make_manifest(
                 "num_rows": len(rowset.examples),
                 "num_in_source": rowset.num_in_source,
                 "gold_counts": rowset.gold_counts(),
+                "metrics": list(next(block.task.metrics for block in blocks if block.task.name == name)),
                 "source": dict(rowset.source),
             }
             for name, rowset in rows.items()
@@ -103,21 +104,36 @@ def find_versions() -> dict[str, Any]:
     return {"promptlab": __version__, "git": _git_commit(), "python": platform.python_version(), **found}
 
 
-def make_timings(cost: Cost) -> dict[str, Any]:
-    """Everything in which two equal runs may differ."""
+def make_timings(cost: Cost, previous: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything in which two equal runs may differ: what this call cost, and all finished calls of the run together.
+
+    Args:
+        cost: what this call did.
+        previous: the timings that the call before it left, empty for the first.
+    """
     peak = None
     if sys.platform != "win32":
         import resource
 
         scale = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    return {
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": {name: round(value, 3) for name, value in cost.seconds.items()},
+    seconds = {name: round(value, 3) for name, value in cost.seconds.items()}
+    counts = {
         "forwards": cost.tally.num_forwards,
         "prompts": cost.tally.num_prompts,
         "tokens": cost.tally.num_tokens,
         "back_offs": cost.tally.num_back_offs,
+    }
+    before = previous.get("all_calls", {})
+    all_calls: dict[str, Any] = {name: value + before.get(name, 0) for name, value in counts.items()}
+    all_calls["calls"] = 1 + before.get("calls", 0)
+    old = before.get("seconds", {})
+    all_calls["seconds"] = {name: round(seconds.get(name, 0) + old.get(name, 0), 3) for name in {**old, **seconds}}
+    return {
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": seconds,
+        **counts,
+        "all_calls": all_calls,
         "peak_memory_bytes": peak,
         "platform": platform.platform(terse=True),
     }

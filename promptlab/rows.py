@@ -97,7 +97,7 @@ def describe_source(source: Source, data: str | None, *, as_dict: bool = False) 
         return stored if as_dict else f"the hub dataset {source.hub.path}"
     kind = "local" if source.local is not None else "bundled"
     name = source.local if source.local is not None else source.bundled
-    return {"kind": kind, "folder": name, "verified": True} if as_dict else f"the {kind} folder {name}"
+    return {"kind": kind, "folder": name} if as_dict else f"the {kind} folder {name}"
 
 
 def majority(rows: RowSet, labels: Sequence[str]) -> tuple[str, float] | None:

@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,6 +273,10 @@ class RunStore:
             if path.name not in wanted:
                 path.unlink()
 
-    def free_bytes(self) -> int:
-        """Free space on the disk that holds the run."""
-        return shutil.disk_usage(self.folder).free
+    def last_timings(self) -> dict[str, Any]:
+        """The timings that the last finished call left; empty where there are none or they cannot be read."""
+        try:
+            timings = read_json(self.folder / "timings.json")
+        except StoreError:
+            return {}
+        return timings if isinstance(timings, dict) else {}

@@ -57,7 +57,7 @@ def run(
         "split": "test",
         "num_rows": 100,
         "num_in_source": 100,
-        "source": {"kind": "bundled", "folder": "data/reviews", "verified": verified},
+        "source": {"kind": "hub", "path": "made/reviews", "verified": verified},
         "metrics": ["accuracy"],
     }
     if gold is not None:

@@ -43,14 +43,20 @@ def cell_section(grids: Sequence[Grid]) -> Section:
 def cost_section(results: RunResults) -> Section:
     """Seconds, forward passes, prompts, tokens and memory; the only part that two equal runs may differ in."""
     timings = results.timings
-    rows = [[f"seconds, {name}", three_digits(value)] for name, value in _sorted(timings.get("seconds"))]
+    every = timings.get("all_calls", {})
+    rows = [
+        [f"seconds, {name}", three_digits(timings.get("seconds", {}).get(name, 0.0)), three_digits(value)]
+        for name, value in _sorted(every.get("seconds") or timings.get("seconds"))
+    ]
     for name in ("forwards", "prompts", "tokens", "back_offs"):
         if name in timings:
-            rows.append([_COST_WORDS[name], count(timings[name])])
-    rows.append(["peak memory of the process", size(timings.get("peak_memory_bytes"))])
-    rows += [[shown, str(timings[name])] for name, shown in _COST_FACTS.items() if timings.get(name)]
-    text = "What the last call did. Scores that were stored by an earlier call cost it nothing and are not counted."
-    parts = [Paragraph(text), make_table(["what", "#value"], rows), *_hardware(results)]
+            rows.append([_COST_WORDS[name], count(timings[name]), count(every.get(name, timings[name]))])
+    facts = [["peak memory of the process", size(timings.get("peak_memory_bytes"))]]
+    facts += [[shown, str(timings[name])] for name, shown in _COST_FACTS.items() if timings.get(name)]
+    number = every.get("calls", 1)
+    text = f"What the last of {number} finished calls did, and all of them together; stored scores cost nothing again."
+    heads = ["what", "#last call", "#all calls"]
+    parts = [Paragraph(text), make_table(heads, rows), make_table(["what", "#value"], facts), *_hardware(results)]
     return Section("Cost", "cost", tuple(parts))
 
 

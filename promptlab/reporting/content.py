@@ -111,9 +111,11 @@ def _task_facts(results: RunResults, task: str) -> Mapping[str, Any]:
 
 def _source(facts: Mapping[str, Any]) -> str:
     source = facts.get("source", {})
-    kind = source.get("kind", "unknown")
-    shown = {"bundled": "bundled", "local": "local files", "hub": f"hub dataset {source.get('path')}"}
-    return f"{shown.get(kind, kind)}, source {'verified' if source.get('verified') else 'not verified'}"
+    kind = str(source.get("kind", "unknown"))
+    shown = {"bundled": "bundled with the task", "local": "local files"}
+    if kind != "hub":
+        return shown.get(kind, kind)
+    return f"hub dataset {source.get('path')}, source {'verified' if source.get('verified') else 'not verified'}"
 
 
 def _asked(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
@@ -210,7 +212,8 @@ def _warnings(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
     failures: Mapping[str, str] = results.manifest.get("failures") or {}
     rows = [["task not scored", "", task, reason] for task, reason in sorted(failures.items())] + rows
     for task in dict.fromkeys(grid.task for grid in grids):
-        if not _task_facts(results, task).get("source", {}).get("verified"):
+        source = _task_facts(results, task).get("source", {})
+        if source.get("kind") == "hub" and not source.get("verified"):
             text = "The revision of the source was not checked by anyone: its rows or labels may differ."
             rows.append(["source not verified", "", task, text])
     if any(cell.calibration == "batch" for cell in results.results):

@@ -76,7 +76,7 @@ def test_every_format_gives_equal_examples(tmp_path: Path) -> None:
     assert [loaded[0].examples] * 2 == [rows.examples for rows in loaded[1:]]
     assert {loaded[0].hash} == {rows.hash for rows in loaded}
     assert [row["text"] for row in ROWS] == [example.fields["text"] for example in loaded[0].examples]
-    assert {"kind": "local", "folder": "toy", "verified": True} == loaded[0].source
+    assert {"kind": "local", "folder": "toy"} == loaded[0].source
 
 
 def test_ids_say_what_a_row_holds_and_not_where(tmp_path: Path) -> None:

@@ -90,11 +90,20 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_prepared_folder_is_empty(tmp_path: Path) -> None:
-    """The probe of a folder leaves nothing, and the folder has free space."""
+    """The probe of a folder leaves nothing."""
     store = RunStore(tmp_path / "run")
     store.prepare()
     assert list((tmp_path / "run").iterdir()) == []
-    assert store.free_bytes() > 0
+
+
+def test_the_last_timings_are_read_where_they_can_be(tmp_path: Path) -> None:
+    """A run without timings, or with broken ones, has none to add to."""
+    store = RunStore(tmp_path)
+    assert {} == store.last_timings()
+    (tmp_path / "timings.json").write_text("{", encoding="utf-8")
+    assert {} == store.last_timings()
+    (tmp_path / "timings.json").write_text('{"forwards": 3}', encoding="utf-8")
+    assert {"forwards": 3} == store.last_timings()
 
 
 def test_nothing_stored_is_nan(tmp_path: Path) -> None:
