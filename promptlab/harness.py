@@ -266,7 +266,9 @@ def _score_model(
     """Score what every block of one model lacks."""
     total = sum(block.num_missing for block in blocks)
     if total == 0:
-        progress.say(f"{backend.scorer.model}: every score is stored already, no forward pass is needed.")
+        has_prompts = any(row.prompt_key for block in blocks for row in block.rows.rows)
+        why = "every score is stored already" if has_prompts else "no row fits into the length"
+        progress.say(f"{backend.scorer.model}: {why}, no forward pass is needed.")
         return
     progress.start(backend.scorer.model, total)
     began = time.perf_counter()
