@@ -54,8 +54,10 @@ def word_id(tokenizer: Any, asked: Prompt, word: str, *, slot: int = 0) -> int |
     place = [position for position, token in enumerate(with_mask) if token == tokenizer.mask_token_id][slot]
     is_left_kept = with_word[:place] == with_mask[:place]
     texts, masked = (tokenizer.convert_ids_to_tokens(ids[place + 1 :]) for ids in (with_word, with_mask))
-    is_marked = masked[0].startswith("\u2581")  # Metaspace puts a blank behind a mask where there is none
-    if texts != masked and is_marked and [tokenizer.unk_token] != texts[:1]:
+    # Metaspace puts a blank behind a mask where there is none. An unknown word and what follows it are one token.
+    found = tokenizer.convert_ids_to_tokens(with_word)[place : place + 1]
+    are_apart = [tokenizer.unk_token] != texts[:1] and found != ["\u2581"]
+    if texts != masked and masked[0].startswith("\u2581") and are_apart:
         texts, masked = ["".join(texts)], ["".join(masked).removeprefix("\u2581")]
     if not is_left_kept or texts != masked or with_word[place] in tokenizer.all_special_ids:
         return None
