@@ -29,6 +29,17 @@ from promptlab.pretraining.stopping import StopWish, listen_for_stop
 from promptlab.seeding import derive_seed
 
 
+@contextlib.contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Denormal numbers count as zero for the length of a training, because processors are slow at them."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@_flushed_denormals()
 def pretrain(job: Job, *, resume: bool, report: Report) -> None:
     """Train by the recipe and leave a transformers folder.
 
@@ -48,18 +59,8 @@ def pretrain(job: Job, *, resume: bool, report: Report) -> None:
         load_model(job.checkpoint_path, model)
         report(f"going on from stage {job.recipe.stages[progress.stage].name}, step {progress.step:,}")
     model.to(job.device).train()
-    with listen_for_stop() as wish, _flushed_denormals():
+    with listen_for_stop() as wish:
         _Trainer(job, material, model, report, wish).run(progress or Progress(), restored=progress is not None)
-
-
-@contextlib.contextmanager
-def _flushed_denormals() -> Iterator[None]:
-    """Denormal numbers as zero for the length of the training: they slow the CPU down a hundredfold."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 class _Trainer:
