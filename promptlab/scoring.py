@@ -67,8 +67,10 @@ def score_block(
     missing = [batch for batch in batches if not all(_is_scored(stored, prompt, wanted) for prompt in batch)]
     tally, pending = Tally(), list[MaskScores]()
     try:
-        for batch, scores in _score_all(backend, missing, np.array(wanted, dtype=np.int64), tally):
-            pending += scores
+        for batch, scored in _score_all(backend, missing, np.array(wanted, dtype=np.int64)):
+            pending += scored.scores
+            tally.num_forwards += scored.num_forwards
+            tally.num_back_offs += scored.num_back_offs
             tally.num_prompts += len(batch)
             tally.num_tokens += sum(len(prompt) for prompt in batch)
             on_batch(len(batch))
@@ -91,20 +93,29 @@ def _is_scored(stored: BlockScores, prompt: EncodedPrompt, token_ids: Sequence[i
     return all(has(prompt.key, token_ids, mask) for mask in range(len(prompt.mask_positions)))
 
 
+@dataclass(slots=True)
+class _Scored:
+    """The scores of one batch and what they took; made by one thread, added up by the one that stores."""
+
+    scores: list[MaskScores]
+    num_forwards: int = 1
+    num_back_offs: int = 0
+
+
 def _score_all(
-    backend: Backend, batches: Sequence[list[EncodedPrompt]], token_ids: Int64[np.ndarray, " candidate"], tally: Tally
-) -> Iterator[tuple[list[EncodedPrompt], list[MaskScores]]]:
+    backend: Backend, batches: Sequence[list[EncodedPrompt]], token_ids: Int64[np.ndarray, " candidate"]
+) -> Iterator[tuple[list[EncodedPrompt], _Scored]]:
     """Every batch with its scores, in order; as many at once as the backend can run side by side."""
     num_workers = backend.num_workers
     if num_workers == 1:
         with backend.session():
-            yield from ((batch, _score_with_back_off(backend, batch, token_ids, tally)) for batch in batches)
+            yield from ((batch, _score_with_back_off(backend, batch, token_ids)) for batch in batches)
         return
     with backend.session(), ThreadPoolExecutor(num_workers, thread_name_prefix="score") as pool:
-        waiting: deque[tuple[list[EncodedPrompt], Future[list[MaskScores]]]] = deque()
+        waiting: deque[tuple[list[EncodedPrompt], Future[_Scored]]] = deque()
         try:
             for batch in batches:
-                waiting.append((batch, pool.submit(_score_with_back_off, backend, batch, token_ids, tally)))
+                waiting.append((batch, pool.submit(_score_with_back_off, backend, batch, token_ids)))
                 if len(waiting) > num_workers:
                     yield waiting[0][0], waiting[0][1].result()
                     waiting.popleft()
@@ -117,31 +128,33 @@ def _score_all(
             raise
 
 
-def _is_finished(future: Future[list[MaskScores]]) -> bool:
+def _is_finished(future: Future[_Scored]) -> bool:
     """Whether a batch beside the one that was stopped was scored in full."""
     return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _score_with_back_off(
-    backend: Backend, batch: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"], tally: Tally
-) -> list[MaskScores]:
+    backend: Backend, batch: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"]
+) -> _Scored:
     """Scores of a batch; where it does not fit into memory, of its halves.
 
     The halves are scored outside of the `except`, where the error would keep the tensors of the whole batch alive.
     """
-    tally.num_forwards += 1
     try:
-        return [_checked(backend, backend.score(batch, token_ids))]
+        return _Scored([_checked(backend, backend.score(batch, token_ids))])
     except MemoryError as error:
         if len(batch) == 1:
             raise ModelError(
                 f"one prompt of {len(batch[0])} tokens does not fit into the memory of {backend.device} ({error}): "
                 "use a smaller --max-length, --dtype bfloat16, or --device cpu."
             ) from None
-    tally.num_back_offs += 1
     middle = len(batch) // 2
-    halves = batch[:middle], batch[middle:]
-    return [scores for half in halves for scores in _score_with_back_off(backend, half, token_ids, tally)]
+    first, second = (_score_with_back_off(backend, half, token_ids) for half in (batch[:middle], batch[middle:]))
+    return _Scored(
+        scores=[*first.scores, *second.scores],
+        num_forwards=1 + first.num_forwards + second.num_forwards,
+        num_back_offs=1 + first.num_back_offs + second.num_back_offs,
+    )
 
 
 def _checked(backend: Backend, scores: MaskScores) -> MaskScores:
