@@ -54,7 +54,10 @@ def cost_section(results: RunResults) -> Section:
     facts = [["peak memory of the process", size(timings.get("peak_memory_bytes"))]]
     facts += [[shown, str(timings[name])] for name, shown in _COST_FACTS.items() if timings.get(name)]
     number = every.get("calls", 1)
-    text = f"What the last of {number} finished calls did, and all of them together; stored scores cost nothing again."
+    calls = (
+        "the one finished call" if number == 1 else f"the last of {number} finished calls, and all of them together,"
+    )
+    text = f"What {calls} did; stored scores cost nothing again."
     heads = ["what", "#last call", "#all calls"]
     parts = [Paragraph(text), make_table(heads, rows), make_table(["what", "#value"], facts), *_hardware(results)]
     return Section("Cost", "cost", tuple(parts))
