@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from promptlab.errors import TemplateError
 from promptlab.previewing import preview_task
 from promptlab.specs.run import make_run_spec
 
@@ -54,3 +55,9 @@ def test_a_row_that_does_not_fit_says_why(preview: Any) -> None:
     """Where the template alone is too long there is nothing to show but the reason."""
     block = preview(templates="{{ text }} All in all, it was {{ mask }}.", max_length=6)[0]
     assert any(line.startswith("  cannot be scored: ") for line in block)
+
+
+def test_two_masks_are_refused_as_a_run_refuses_them(preview: Any) -> None:
+    """What cannot be scored is not shown as if it could."""
+    with pytest.raises(TemplateError, match=r"has 2 masks, one is scored: keep one \{\{ mask \}\}\.$"):
+        preview(templates="{{ text }} It was {{ mask }} and {{ mask }}.")
