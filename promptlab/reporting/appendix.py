@@ -11,7 +11,6 @@ from promptlab.reporting.formats import (
     model_names,
     percent,
     plural,
-    short_names,
     size,
     span,
     three_digits,
@@ -59,6 +58,8 @@ def cost_section(results: RunResults) -> Section:
     )
     text = f"What {calls} did; stored scores cost nothing again."
     heads = ["what", "#last call", "#all calls"]
+    if number == 1:
+        heads, rows = ["what", "#value"], [row[:2] for row in rows]
     parts = [Paragraph(text), make_table(heads, rows), make_table(["what", "#value"], facts), *_hardware(results)]
     return Section("Cost", "cost", tuple(parts))
 
@@ -78,8 +79,8 @@ _COST_WORDS = {
 
 
 def _cell_table(grid: Grid) -> Table:
-    templates = short_names(cell.template for cell in grid.cells)
-    verbalizers = short_names(cell.verbalizer for cell in grid.cells)
+    templates = grid.templates()
+    verbalizers = grid.verbalizers()
     counted = list(zip(*map(_counts, grid.decided), strict=True))
     others = sorted({name for cell in grid.cells for name in cell.metrics} - {grid.metric})
     heads = ["~template", "~kind", "~verbalizer", "~calibration"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from promptlab.reporting.formats import count, listing, percent, plural, round_percent, short_names, three_digits
+from promptlab.reporting.formats import count, listing, percent, plural, round_percent, three_digits
 from promptlab.reporting.spreads import CONTROLS, Grid, headlines, most_predicted
 from promptlab.results import Result
 
@@ -81,7 +81,7 @@ def _skipped(grid: Grid) -> str:
     if not groups:
         return ""
     number = sum(group.num_cells for group in groups)
-    names = short_names(cell.verbalizer for cell in grid.cells)
+    names = grid.verbalizers()
     words = listing(names[group.verbalizer] for group in groups)
     return f"{number} of {plural(len(grid.cells), 'cell')} were not decided, with the label words of {words}."
 

@@ -195,22 +195,23 @@ def _dots(
 
 
 def _baselines(lines: Sequence[Line], domain: tuple[float, float], height: int) -> list[altair.Chart]:
-    """A rule a baseline; its label stands above the plot, each in a row of its own."""
+    """A rule a baseline; its label stands above the plot, each in a row of its own, and cuts the rules behind it."""
     import altair as alt
 
-    charts = []
+    rules, labels = [], []
     for row, line in enumerate(lines):
         top = -_LABEL_ROW * row if line.label else 0
         base = alt.Chart(_data([line]))
-        rule = base.mark_rule(color=MUTED, strokeDash=[3, 3]).encode(
-            x=alt.X("value:Q"), y=alt.value(top), y2=alt.value(height)
-        )
+        rule = base.mark_rule(color=MUTED, strokeDash=[3, 3])
+        rules.append(rule.encode(x=alt.X("value:Q"), y=alt.value(top), y2=alt.value(height)))
         place = (line.value - domain[0]) / (domain[1] - domain[0]) * PLOT_WIDTH
         width = _CHARACTER_WIDTH * len(line.label)
         left = max(-LABEL_WIDTH, min(place - width / 2, PLOT_WIDTH - width))
         text = base.mark_text(align="left", baseline="bottom", fontSize=10, color=MUTED)
-        charts += [rule, text.encode(x=alt.value(round(left)), y=alt.value(top - 1), text="label:N")]
-    return charts
+        halo = base.mark_text(align="left", baseline="bottom", fontSize=10, stroke=PAPER, strokeWidth=4, color=PAPER)
+        place_of = {"x": alt.value(round(left)), "y": alt.value(top - 1), "text": "label:N"}
+        labels += [halo.encode(**place_of), text.encode(**place_of)] if line.label else []
+    return [*rules, *labels]
 
 
 def _ticks(domain: tuple[float, float]) -> list[float]:

@@ -12,12 +12,12 @@ from promptlab.reporting.appendix import cell_section, cost_section, repeat_sect
 from promptlab.reporting.cautions import CAUTION_KINDS, cautions, low_mass_pairs, skipped_groups
 from promptlab.reporting.document import Document, Figure, Paragraph, Part, Section, Subheading, Table, make_table
 from promptlab.reporting.formats import (
+    MISSING,
     count,
     listing,
     model_names,
     percent,
     plural,
-    short_names,
     signed,
     span,
     three_digits,
@@ -32,6 +32,7 @@ from promptlab.reporting.spreads import (
     grid_titles,
     kind_of,
     make_grids,
+    pairs_apart,
 )
 from promptlab.results import RunResults
 
@@ -39,7 +40,11 @@ _FOREST = (
     "Every template is a dot with its 95 % interval over rows. "
     "Filled dots are instructive templates, hollow diamonds are controls. "
     "Templates stand in the same order in every panel of a task: by their median over verbalizers and calibrations. "
-    "That order was made with the gold labels and chooses nothing."
+    "That order was made with the gold labels and chooses nothing. "
+    "Two templates are told apart where their intervals do not meet; the tables count the pairs of instructive "
+    "templates that are, without a correction for their number. "
+    "All templates answer the same rows, so two whose intervals meet may still differ: a paired test would tell more, "
+    "and this report has none."
 )
 _CHANGE = (
     "Each line is one instructive template with one verbalizer, from before (hollow) to after (filled). "
@@ -155,7 +160,7 @@ def _templates(grids: Sequence[Grid]) -> Iterable[Part]:
 
 def _kind_table(grid: Grid) -> Table:
     """Medians by verbalizer, instructive templates beside controls."""
-    names = short_names(cell.verbalizer for cell in grid.cells)
+    names = grid.verbalizers()
     rows = []
     for verbalizer, shown in names.items():
         for calibration in grid.calibrations:
@@ -165,9 +170,12 @@ def _kind_table(grid: Grid) -> Table:
             by_kind = {kind: Spread.of(grid.numbers(c for c in cells if kind_of(c) == kind)) for kind in KINDS}
             whole = by_kind["instructive"]
             spread = span(whole.low, whole.high) if whole else span(None, None)
-            numbers = [show_median(whole), spread, *(show_median(by_kind[kind]) for kind in KINDS[1:])]
+            apart, of_all = pairs_apart(grid, cells)
+            numbers = [show_median(whole), spread, f"{apart} of {of_all}" if of_all else MISSING]
+            numbers += [show_median(by_kind[kind]) for kind in KINDS[1:]]
             rows.append([shown, calibration, *numbers])
-    heads = ["~verbalizer", "~calibration", "#median", "#min to max", "#irrelevant", "#misleading", "#null"]
+    heads = ["~verbalizer", "~calibration", "#median", "#min to max", "#pairs told apart"]
+    heads += ["#irrelevant", "#misleading", "#null"]
     return make_table(heads, rows)
 
 
@@ -183,7 +191,7 @@ def _calibration(grids: Sequence[Grid]) -> Iterable[Part]:
     models = model_names(grid.model for grid in measured)
     rows = []
     for grid in measured:
-        names = short_names(cell.verbalizer for cell in grid.cells)
+        names = grid.verbalizers()
         for change in changes(grid):
             rows.append(
                 [
@@ -230,20 +238,32 @@ def _warnings(results: RunResults, grids: Sequence[Grid]) -> Iterable[Part]:
 
 
 def _skip_table(grids: Sequence[Grid], models: Mapping[str, str]) -> Iterable[Part]:
-    groups = [group for grid in grids for group in skipped_groups(grid)]
-    if groups:
-        yield Subheading("Skipped cells")
-        rows = [
-            [models[g.model] if len(models) > 1 else "", g.task, g.verbalizer, count(g.num_cells), g.reason]
-            for g in groups
+    rows = [
+        [
+            models[grid.model] if len(models) > 1 else "",
+            grid.task,
+            grid.verbalizers()[group.verbalizer],
+            count(group.num_cells),
+            group.reason,
         ]
+        for grid in grids
+        for group in skipped_groups(grid)
+    ]
+    if rows:
+        yield Subheading("Skipped cells")
         yield make_table(["~model", "~task", "~verbalizer", "#cells", "first reason"], rows)
 
 
 def _low_mass_table(grids: Sequence[Grid]) -> Iterable[Part]:
     models = model_names(grid.model for grid in grids)
     rows = [
-        [models[grid.model] if len(models) > 1 else "", grid.task, cell.template, cell.verbalizer, percent(cell.mass)]
+        [
+            models[grid.model] if len(models) > 1 else "",
+            grid.task,
+            grid.templates()[cell.template],
+            grid.verbalizers()[cell.verbalizer],
+            percent(cell.mass),
+        ]
         for grid in grids
         for cell in low_mass_pairs(grid)
     ]

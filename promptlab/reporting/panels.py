@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from promptlab.reporting.cautions import LOW_MASS
-from promptlab.reporting.formats import percent, plural, short_names, span, three_digits
+from promptlab.reporting.formats import percent, plural, span, three_digits
+from promptlab.reporting.naming import CHART_WIDTH
 from promptlab.reporting.spreads import UNCALIBRATED, Grid, Headline, before_and_after, headlines, kind_of, most_likely
 from promptlab.reporting.spreads import template_order as order_templates
 from promptlab.results import Result
@@ -120,8 +121,8 @@ def spread_panel(grid: Grid, title: str) -> SpreadPanel | None:
 
 def forest_panels(grid: Grid) -> list[ForestPanel]:
     """One forest a verbalizer, with the same templates in the same order on the same axis."""
-    names = short_names(cell.template for cell in grid.cells)
-    verbalizers = short_names(cell.verbalizer for cell in grid.cells)
+    names = grid.templates(CHART_WIDTH)
+    verbalizers = grid.verbalizers()
     lines = _lines(grid)
     points = {
         verbalizer: tuple(
@@ -152,8 +153,8 @@ def forest_panels(grid: Grid) -> list[ForestPanel]:
 def change_panels(grid: Grid, title: str) -> list[ChangePanel]:
     """One panel a calibration that the grid can be compared without."""
     panels = []
-    names = short_names(cell.template for cell in grid.cells)
-    verbalizers = short_names(cell.verbalizer for cell in grid.cells)
+    names = grid.templates(CHART_WIDTH)
+    verbalizers = grid.verbalizers()
     for calibration in grid.calibrations:
         twins = before_and_after(grid, calibration)
         if calibration == UNCALIBRATED or not twins:
@@ -182,8 +183,8 @@ def change_panels(grid: Grid, title: str) -> list[ChangePanel]:
 
 def mass_panel(grid: Grid, title: str) -> MassPanel | None:
     """Mass of every template x verbalizer pair, in the order of the forest."""
-    names = short_names(cell.template for cell in grid.cells)
-    verbalizers = short_names(cell.verbalizer for cell in grid.cells)
+    names = grid.templates(CHART_WIDTH)
+    verbalizers = grid.verbalizers()
     points = tuple(
         _mass_point(cell, cell.mass, names[cell.template], verbalizers[cell.verbalizer])
         for cell in grid.pairs()

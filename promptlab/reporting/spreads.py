@@ -6,11 +6,13 @@ The headline of a grid is the median over cells with an instructive template; th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from statistics import median
 from typing import Any
 
 from promptlab.reporting.formats import model_names
+from promptlab.reporting.naming import TABLE_WIDTH, shown_names, template_texts, verbalizer_texts
 from promptlab.results import MetricValue, Result, RunResults
 
 CONTROLS = ("irrelevant", "misleading", "null")
@@ -39,6 +41,7 @@ class Grid:
     """The cells of one model on one task, and what they are measured by.
 
     `metric` is None where the rows have no gold labels; `gold_counts` is None where the run does not tell them.
+    `texts` has the words of inline templates and verbalizers, by name.
     """
 
     model: str
@@ -52,6 +55,7 @@ class Grid:
     baselines: Mapping[str, float]
     baseline_notes: Mapping[str, str]
     gold_counts: Mapping[str, int] | None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def decided(self) -> list[Result]:
@@ -67,6 +71,14 @@ class Grid:
     def higher_is_better(self) -> bool:
         """Which way the headline metric is good."""
         return all(value.higher_is_better for value in map(self.value, self.decided) if value is not None)
+
+    def templates(self, width: int = TABLE_WIDTH) -> Mapping[str, str]:
+        """What each template is called where there is room for so many characters."""
+        return shown_names((cell.template for cell in self.cells), self.texts, width)
+
+    def verbalizers(self, width: int = TABLE_WIDTH) -> Mapping[str, str]:
+        """What each verbalizer is called where there is room for so many characters."""
+        return shown_names((cell.verbalizer for cell in self.cells), self.texts, width)
 
     def value(self, cell: Result) -> MetricValue | None:
         """The headline metric of a cell."""
@@ -164,6 +176,13 @@ def before_and_after(grid: Grid, calibration: str) -> list[tuple[Result, Result]
     return [(cell, after[key(cell)]) for cell in cells if cell.calibration == UNCALIBRATED and key(cell) in after]
 
 
+def pairs_apart(grid: Grid, cells: Iterable[Result]) -> tuple[int, int]:
+    """How many pairs of instructive cells have intervals that do not meet, and how many pairs there are."""
+    values = [value for cell in cells if kind_of(cell) == "instructive" and (value := grid.value(cell))]
+    pairs = list(combinations(values, 2))
+    return sum(one.high < other.low or other.high < one.low for one, other in pairs), len(pairs)
+
+
 def content_free(grid: Grid) -> Spread | None:
     """Spread over instructive pairs of always predicting the label that the content-free texts make likeliest."""
     constants = (constant_score(grid, cell) for cell in grid.pairs() if kind_of(cell) == "instructive")
@@ -224,6 +243,7 @@ def _make_grid(results: RunResults, cells: Sequence[Result]) -> Grid:
         baselines={item.name: item.metrics[metric] for item in of_task if metric in item.metrics} if metric else {},
         baseline_notes={item.name: item.note for item in of_task},
         gold_counts=facts.get("gold_counts"),
+        texts={**template_texts(results.manifest), **verbalizer_texts(results.manifest, first.labels)},
     )
 
 

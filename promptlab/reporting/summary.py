@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Sequence
 
 from promptlab.reporting.cautions import LOW_MASS, low_mass_pairs, skipped_groups
-from promptlab.reporting.formats import MISSING, model_names, percent, plural, round_percent, short_names, three_digits
+from promptlab.reporting.formats import MISSING, model_names, percent, plural, round_percent, three_digits
+from promptlab.reporting.naming import TERMINAL_WIDTHS
 from promptlab.reporting.spreads import Grid, Headline, headlines, kind_of, make_grids, most_predicted
 from promptlab.results import Result, RunResults
 
@@ -74,19 +75,26 @@ def _cell_lines(grids: Sequence[Grid], width: int) -> list[str]:
     for grid in grids:
         if not grid.decided:
             continue
-        templates = short_names(cell.template for cell in grid.cells)
-        verbalizers = short_names(cell.verbalizer for cell in grid.cells)
-        what = grid.metric or "most predicted"
-        head = ["template", "verbalizer", "calibration", what, "interval" if grid.metric else "share", "mass"]
+        title = f"{models[grid.model]} on {grid.task}, {plural(grid.num_rows, 'row')} of {grid.split}"
+        majority = grid.baselines.get("majority_train")
+        title += f", majority of train {three_digits(majority)}" if majority is not None else ""
+        lines += [_cut(title, width), *_cell_table(grid, width), ""]
+    return lines[:-1]
+
+
+def _cell_table(grid: Grid, width: int) -> list[str]:
+    """One line a cell; texts that were given inline take the room that is there."""
+    what = grid.metric or "most predicted"
+    head = ["template", "verbalizer", "calibration", what, "interval" if grid.metric else "share", "mass"]
+    for room in TERMINAL_WIDTHS:
+        templates, verbalizers = grid.templates(room), grid.verbalizers(room)
         rows = [
             [templates[cell.template], verbalizers[cell.verbalizer], cell.calibration, *_cell_numbers(grid, cell)]
             for cell in grid.decided
         ]
-        title = f"{models[grid.model]} on {grid.task}, {plural(grid.num_rows, 'row')} of {grid.split}"
-        majority = grid.baselines.get("majority_train")
-        title += f", majority of train {three_digits(majority)}" if majority is not None else ""
-        lines += [_cut(title, width), *_fit(head, rows, width, num_left=3), ""]
-    return lines[:-1]
+        if _natural_width([head, *rows]) <= width:
+            break
+    return _fit(head, rows, width, num_left=3)
 
 
 def _cell_numbers(grid: Grid, cell: Result) -> list[str]:
@@ -122,6 +130,11 @@ def _fit(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, num_
             break
         widths[widest] -= 1
     return [_line(row, widths, num_left).rstrip() for row in table]
+
+
+def _natural_width(table: Sequence[Sequence[str]]) -> int:
+    columns = list(zip(*table, strict=True))
+    return sum(max(map(len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
 
 
 def _line(row: Sequence[str], widths: Sequence[int], num_left: int) -> str:

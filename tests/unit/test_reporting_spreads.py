@@ -14,6 +14,7 @@ from promptlab.reporting.spreads import (
     headlines,
     kind_of,
     make_grids,
+    pairs_apart,
     template_order,
 )
 from promptlab.results import MetricValue
@@ -115,3 +116,11 @@ def test_titles_name_the_model_where_there_are_two() -> None:
     cells = [cell("made/a", model=model) for model in ("/there/one", "org/two")]
     assert list(grid_titles(make_grids(run(cells))).values()) == ["reviews, one", "reviews, org/two"]
     assert list(grid_titles(make_grids(run(cells[:1]))).values()) == ["reviews"]
+
+
+def test_pairs_are_told_apart_where_their_intervals_do_not_meet() -> None:
+    """Of three instructive cells one stands alone: two of three pairs; controls are no part of it."""
+    scores = {"made/it_was": 0.5, "made/just": 0.55, "made/far": 0.7, "made/null": 0.9}
+    cells = [cell(name, metrics={"accuracy": metric(value)}) for name, value in scores.items()]
+    grid = make_grids(run(cells))[0]
+    assert pairs_apart(grid, grid.cells) == (2, 3)
