@@ -32,7 +32,7 @@ app = typer.Typer(
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
-    help="Score, compare and tune prompts for masked language models.",
+    help="Score and compare prompts for masked language models.",
     epilog="Start with: promptlab run   (three small tasks on the bundled model, with a report)",
 )
 COMMANDS = (run, preview, ls, report, doctor, pretrain, convert)
