@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing.
+def write_bytes(path: Path, content: bytes, *, is_new: bool = False) -> bool:
+    """Write a whole file or nothing; a new file leaves one that has the name already as it is, and then gives False.
 
     Raises:
         StoreError: the folder cannot be written, or the disk is full.
@@ -40,11 +40,28 @@ def write_bytes(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        if is_new:
+            return _name_new(temporary, path)
         temporary.replace(path)
+        return True
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StoreError(f"{path}: cannot be written: {error.strerror}. Choose a folder with --output-path.") from None
+
+
+def _name_new(temporary: Path, path: Path) -> bool:
+    """Give a file its name unless the name is taken; in one step where the file system has hard links."""
+    try:
+        os.link(temporary, path)
+    except OSError:
+        if path.exists():
+            temporary.unlink()
+            return False
+        temporary.replace(path)
+        return True
+    temporary.unlink()
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -77,8 +94,8 @@ def append_event(path: Path, event: Mapping[str, Any]) -> None:
         raise StoreError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
-def write_table(path: Path, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Write columns as parquet; `metadata` is JSON kept in the file's schema."""
+def write_table(path: Path, columns: Mapping[str, Any], metadata: Mapping[str, Any], *, is_new: bool = False) -> bool:
+    """Write columns as parquet, as `write_bytes` does; `metadata` is JSON kept in the file's schema."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -86,7 +103,7 @@ def write_table(path: Path, columns: Mapping[str, Any], metadata: Mapping[str, A
     table = table.replace_schema_metadata({"promptlab": json.dumps(dict(metadata), sort_keys=True)})
     buffer = io.BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue())
+    return write_bytes(path, buffer.getvalue(), is_new=is_new)
 
 
 def read_table(path: Path) -> tuple[pyarrow.Table, dict[str, Any]]:
@@ -170,7 +187,8 @@ class BlockStore:
             "top_log_probs": list(np.concatenate([part.top_log_probs for part in parts])),
         }
         metadata = {"schema_version": SCHEMA_VERSION, "token_ids": parts[0].token_ids.tolist()}
-        write_table(self._next_part(), columns, metadata)
+        while not write_table(self._next_part(), columns, metadata, is_new=True):
+            continue  # the same command runs twice, and the other one was first
 
     def read(self) -> BlockScores:
         """Everything scored so far, of all parts."""

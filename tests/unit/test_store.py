@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,11 @@ def scores_of(keys: list[str], token_ids: list[int], start: float = 0.0) -> Mask
         top_ids=np.tile(np.array([5, 6], dtype=np.int64), (number, 1)),
         top_log_probs=np.tile(np.array([-0.5, -1.5], dtype=np.float32), (number, 1)),
     )
+
+
+def no_links(*_: Any) -> None:
+    """A file system without hard links."""
+    raise OSError(95, "Operation not supported")
 
 
 def test_a_write_is_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -171,6 +177,28 @@ def test_parts_are_added_and_merge(tmp_path: Path) -> None:
     assert stored.columns == {7: 0, 9: 1, 11: 2}
     expected = [[0, -1, np.nan], [-2, -3, -20], [-10, -11, np.nan], [np.nan] * 3]
     np.testing.assert_array_equal(np.array(expected), stored.take(["p", "q", "r", None]))
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_two_runs_at_once_lose_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
+    """Where another process writes the same part first, ours becomes the next one; no temporary file stays."""
+    ours, theirs = BlockStore(tmp_path / "block"), BlockStore(tmp_path / "block")
+    fsync, waiting = os.fsync, [scores_of(["q"], [7], start=-5)]
+
+    def meanwhile(descriptor: int) -> None:
+        fsync(descriptor)
+        if waiting:
+            theirs.append([waiting.pop()])
+
+    monkeypatch.setattr(os, "getpid", iter(range(9)).__next__)
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    ours.append([scores_of(["p"], [7])])
+    stored = ours.read()
+    assert stored.has("p", [7])
+    assert stored.has("q", [7])
+    assert {"part-00000.parquet", "part-00001.parquet"} == {path.name for path in ours.folder.iterdir()}
 
 
 def test_what_is_missing_is_known(tmp_path: Path) -> None:
