@@ -18,7 +18,8 @@ from promptlab.library import bundled_model_path
 BUNDLED_NAMES = ("mini", "promptlab/mini")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "spiece.model", "spm.model", "tokenizer.model",
+    "sentencepiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.ckpt.index", "model.pt")
 _DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]

@@ -70,6 +70,17 @@ def test_a_changed_file_changes_its_hash(tiny: dict[str, Path], tmp_path: Path, 
     assert (changes == "weights", changes == "tokenizer") == is_changed
 
 
+@pytest.mark.parametrize("file", ["spm.model", "tokenizer.model", "sentencepiece.model", "bpe.codes"])
+def test_every_vocabulary_file_is_in_the_hash(tiny: dict[str, Path], tmp_path: Path, file: str) -> None:
+    """A vocabulary of DeBERTa or Llama that changes makes another tokenizer."""
+    path = copied(tiny["bert"], tmp_path / "model") / file
+    hashes = {find_checkpoint(str(path.parent)).tokenizer_hash}
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        hashes.add(find_checkpoint(str(path.parent)).tokenizer_hash)
+    assert len(hashes) == 3
+
+
 def test_hashes_are_remembered_in_the_cache_folder(tiny: dict[str, Path]) -> None:
     """Hashes of weights are kept in PROMPTLAB_CACHE_DIR, so that a start is fast."""
     find_checkpoint(str(tiny["bert"]))
