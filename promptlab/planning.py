@@ -241,7 +241,10 @@ def _has_family(files: Iterable[LibraryFile], family: str) -> bool:
 
 
 def _is_glob(selector: Any) -> bool:
-    return isinstance(selector, str) and "{{" not in selector and any(character in selector for character in "*?[")
+    """Whether a selector is a pattern of names; a template or a verbalizer that is written out is none."""
+    if not isinstance(selector, str) or "{{" in selector or "=" in selector:
+        return False
+    return any(character in selector for character in "*?[")
 
 
 def _require(task: Task, templates: Sequence[Any], verbalizers: Sequence[Any]) -> None:

@@ -260,6 +260,13 @@ def test_labels_that_do_not_fit_are_named(library: Path, labels: dict[str, str],
         grid_of(library, verbalizers=[labels])
 
 
+@pytest.mark.parametrize("text", ["positive=what?,neutral=no", "positive=[MASK],neutral=no"])
+def test_words_with_the_signs_of_a_glob_are_asked_for_by_name(library: Path, text: str) -> None:
+    """A verbalizer written out is no glob, whatever its words hold."""
+    with pytest.raises(LabelWordError, match="misses 'negative' and has 'neutral'"):
+        grid_of(library, verbalizers=[text])
+
+
 def test_a_verbalizer_of_another_family_is_explained(library: Path) -> None:
     """A verbalizer asked for by name that speaks about other tasks is refused with both families."""
     expected = r"verbalizer 'pairs/yes_no' is of family 'pairs', task 'views' of 'opinions'\."
