@@ -86,10 +86,10 @@ def decide(
     if content_free is None:  # no text fits beside the template: nothing can be calibrated
         is_scored &= cell.calibration == "none"
     known = np.zeros((1, len(labels))) if content_free is None else content_free
-    log_probabilities = calibrate(cell.calibration, raw.scores, known)
-    probabilities = np.where(is_scored[:, None], np.exp(log_probabilities), 1 / len(labels))
-    predicted = np.where(is_scored, np.argmax(probabilities, axis=1), UNSCORED)
-    outcome = _outcome(labels, gold, predicted, probabilities)
+    calibrated = calibrate(cell.calibration, raw.scores, known)
+    log_probabilities = np.where(is_scored[:, None], calibrated, -np.log(len(labels)))
+    predicted = np.where(is_scored, np.argmax(log_probabilities, axis=1), UNSCORED)
+    outcome = _outcome(labels, gold, predicted, np.exp(log_probabilities))
     names = dict.fromkeys([*cell.task.metrics, *METRICS])
     result = Result(
         cell=cell.cell_id,
@@ -113,7 +113,7 @@ def decide(
         predicted=_count(labels, predicted),
         metrics={name: MetricValue.of(measure(name, outcome, seed=seed)) for name in names} if outcome else {},
     )
-    samples = _samples(block.rows, gold, labels, predicted, np.log(probabilities), raw.log_mass)
+    samples = _samples(block.rows, gold, labels, predicted, log_probabilities, raw.log_mass)
     return Decision(result, samples, outcome)
 
 

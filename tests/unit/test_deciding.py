@@ -168,6 +168,14 @@ def test_what_cannot_be_calibrated_is_not_decided() -> None:
     assert decide_toy("none", content_free={}).result.num_unscored == 1
 
 
+def test_a_hopeless_label_keeps_its_log_probability() -> None:
+    """A probability too small for a number is stored as its logarithm, 2 log 1e-300 here, not as minus infinity."""
+    skewed = {f"c{number}": (0.5, 0.5e-300, 0.1) for number in range(3)}
+    decision = decide_toy("contextual", rows={"p": (1e-300, 1.0, 1e-300)}, content_free=skewed, gold=["negative"] * 2)
+    assert [pytest.approx(2 * math.log(1e-300)), 0.0] == decision.samples["log_probabilities"][0]
+    assert decision.samples["predicted"][0] == "positive"
+
+
 def test_equal_cells_have_equal_results() -> None:
     """Deciding again gives the same numbers, intervals included."""
     assert decide_toy().result == decide_toy().result
