@@ -117,8 +117,9 @@ def parse(text: str, *, shown: str, first_line: int = 1) -> nodes.Template:
         raise TemplateError(f"{shown}:{first_line + error.lineno - 1} {_syntax_message(error)}") from None
     except (RecursionError, ValueError):  # a ValueError is a number of thousands of digits
         raise TemplateError(f"{shown}:{first_line} is nested too deeply or holds too long a number.") from None
+    called = {id(node.node) for node in tree.find_all(nodes.Call)}
     for node in tree.find_all(nodes.Node):
-        fault = _fault(node)
+        fault = _fault(node) or (None if id(node) in called else _uncalled_fault(node))
         if fault:
             raise TemplateError(f"{shown}:{first_line + (node.lineno or 1) - 1} {fault}")
     bounded: nodes.Template = _Bound().visit(tree)
@@ -227,6 +228,13 @@ def _fault(node: nodes.Node) -> str | None:
         return _unknown("test", node.name, environment().tests)
     if isinstance(node, nodes.For) and node.recursive:
         return "a recursive loop is not allowed."
+    return None
+
+
+def _uncalled_fault(node: nodes.Node) -> str | None:
+    """Why a name that is not called is not allowed, or None: as text a function is its address in memory."""
+    if isinstance(node, nodes.Name) and node.ctx == "load" and node.name in CALLABLES:
+        return f"'{node.name}' must be called: {node.name}(...)."
     return None
 
 

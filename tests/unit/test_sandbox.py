@@ -41,6 +41,8 @@ def render(text: str, /, **values: Any) -> list[Any]:
         ("t.jinja:1 the call 'self(...)' is not allowed", "{{ self() }}"),
         ("t.jinja:1 the call '...(...)' is not allowed", "{% for i in [1] %}{{ loop.cycle('a') }}{% endfor %}"),
         ("access to attribute '__init__' of 'LoopContext'", "{% for i in [1] %}{{ loop.__init__ ~ 1 }}{% endfor %}"),
+        ("t.jinja:1 'range' must be called: range(...).", "{{ range | string }}"),
+        ("t.jinja:1 'soft' must be called: soft(...).", "{% set s = soft %}"),
         ("t.jinja:1 'range' must not be assigned.", "{% set range = text %}{{ range(9) }}"),
         ("t.jinja:1 'loop' must not be assigned.", "{% set loop = text %}{{ loop.upper }}"),
         ("t.jinja:1 the name 'budget__' is not allowed", "{% set budget__ = 1 %}"),
