@@ -17,7 +17,7 @@ from promptlab.batching import BatchSize
 from promptlab.calibration import CONTENT_FREE_TEXTS
 from promptlab.deciding import BlockRows, decide, skip
 from promptlab.encoding import Encoder
-from promptlab.errors import LabelWordError, TemplateError
+from promptlab.errors import DataError, LabelWordError, TemplateError
 from promptlab.label_words import find_word_ids, require, slot_contexts
 from promptlab.planning import Grid, PlannedBlock, load_all_rows, make_grid, plan_blocks, plan_digest
 from promptlab.provenance import Cost, find_model_facts, make_manifest, make_timings
@@ -28,7 +28,7 @@ from promptlab.rows import RowSet
 from promptlab.scoring import num_missing, score_block
 from promptlab.specs.run import RunSpec
 from promptlab.store import BlockStore, PromptRow, RunStore, write_json
-from promptlab.types import EncodedPrompt, Unscorable
+from promptlab.types import EncodedPrompt, Example, Prompt, Unscorable
 from promptlab.verbalizing import check_collisions
 
 
@@ -223,7 +223,7 @@ def _encode(
     options = [words[0].word for words in _in_label_order(block)] if block.bound else None
     examples = [*block.rows.examples, *(content_free_example(block.task.fields, text) for text in CONTENT_FREE_TEXTS)]
     prompts = [render(block.template, example, options=options, seed=spec.seed) for example in examples]
-    encoded = encoder.encode(prompts)
+    encoded = _encode_prompts(encoder, block, examples, prompts)
     contexts = {context: None for prompt in prompts for context in slot_contexts(prompt)}
     words = find_word_ids(encoder, block.candidate_words, list(contexts))
     rows = []
@@ -238,6 +238,21 @@ def _encode(
             )
         rows.append(PromptRow(example.id, example.index, prompt.key, prompt.num_truncated))
     return rows, encoded, words
+
+
+def _encode_prompts(
+    encoder: Encoder, block: PlannedBlock, examples: Sequence[Example], prompts: Sequence[Prompt]
+) -> list[EncodedPrompt | Unscorable]:
+    """Token ids of all prompts at once; what one of them is refused for is said with its template and row."""
+    try:
+        return encoder.encode(prompts)
+    except DataError:
+        for example, prompt in zip(examples, prompts, strict=True):
+            try:
+                encoder.encode([prompt])
+            except DataError as error:
+                raise DataError(f"{block.template.shown}, row {example.id}: {error}") from None
+        raise
 
 
 def _in_label_order(block: PlannedBlock) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from promptlab.backends.mlm import MaskedBackend
-from promptlab.errors import LabelWordError, TemplateError, UsageError
+from promptlab.errors import DataError, LabelWordError, TemplateError, UsageError
 from promptlab.harness import Silence, execute, plan_run
 from promptlab.results import RunResults, read_results
 from promptlab.specs.run import RunSpec
@@ -202,6 +202,14 @@ def test_two_masks_are_refused(spec: RunSpec) -> None:
     """One mask is scored; the message names template and row."""
     with pytest.raises(TemplateError, match=r"row \w+-0: has 2 masks, one is scored: keep one \{\{ mask \}\}\."):
         execute(having(spec, templates="{{ text }} It was {{ mask }} and {{ mask }}."))
+
+
+def test_text_that_cannot_be_encoded_is_refused_with_its_place(spec: RunSpec) -> None:
+    """The message names the template and the row, not the reserved text alone."""
+    with pytest.raises(
+        DataError, match=r"template inline-\w+, row \w+-0: a text contains '<\|promptlab:mask\|>', which"
+    ):
+        execute(having(spec, templates="{{ text }} <|promptlab:mask|> It was {{ mask }}."))
 
 
 def test_rows_that_do_not_fit_are_counted(spec: RunSpec) -> None:
