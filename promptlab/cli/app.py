@@ -71,6 +71,9 @@ def _call(arguments: list[str]) -> None:
     Raises:
         UsageError: what the parser refuses.
     """
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UsageError(f"{argument!r} is not UTF-8 text.")
     command = get_command(app)
     try:
         with command.make_context("promptlab", list(arguments)) as context:

@@ -43,6 +43,7 @@ def assert_fault(said: Said, code: int, *parts: str) -> None:
         (["preview", "--templates", "it_wass"], USAGE, ["template 'it_wass' is unknown. Did you mean 'it_was'?"]),
         (["doctor", "--dtype", "int8"], USAGE, ["--dtype int8: choose one of float32, bfloat16, float16."]),
         (["doctor", "--output", "xml"], USAGE, ["--output xml: write text or json."]),
+        (["ls", "\udcff"], USAGE, [r"'\udcff' is not UTF-8 text."]),
         (["report"], USAGE, ["Missing argument 'RUN'", "`promptlab report --help`"]),
         (["report", "nowhere"], ERROR, ["nowhere: there is no such run folder", "--output-path"]),
         (["report", "."], ERROR, [".: holds no finished run", "The command of a run"]),
