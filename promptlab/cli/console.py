@@ -5,22 +5,32 @@ No line that a command prints is longer than 80 characters, but for paths and fo
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from promptlab.errors import UsageError
+
 WIDTH = 80
 _GAP = "  "
 _NARROWEST = 20
+_NAME_FIRST = re.compile(r"([\w*?-]+/[\w*?-]+),")
 
 
 def split_names(values: Sequence[str] | None) -> list[str] | None:
-    """Names from repeated and comma-separated options; inline templates and verbalizers keep their commas."""
+    """Names from repeated and comma-separated options; inline templates and verbalizers keep their commas.
+
+    Raises:
+        UsageError: a text stands behind a name in one value, so that the name would become a part of the text.
+    """
     if not values:
         return None
     names: list[str] = []
     for value in values:
         is_inline = "{{" in value or "=" in value
+        if is_inline and (name := _NAME_FIRST.match(value)):
+            raise UsageError(f"'{value}': a text keeps its commas. Give '{name[1]}' and the text a flag each.")
         names += [value] if is_inline else [part.strip() for part in value.split(",") if part.strip()]
     return names
 

@@ -30,6 +30,12 @@ def test_names_are_split_at_commas_and_inline_texts_are_not(given: list[str] | N
     assert expected == split_names(given)
 
 
+def test_a_name_and_a_text_in_one_value_are_refused() -> None:
+    """Otherwise the name would silently become a part of the text."""
+    with pytest.raises(UsageError, match=r"a text keeps its commas\. Give 'sentiment/\*' and the text a flag each\.$"):
+        split_names(["sentiment/*,{{ text }} It was {{ mask }}."])
+
+
 def test_a_table_is_aligned_and_cut_at_eighty_columns() -> None:
     """The last column takes what is left; what does not fit ends in an ellipsis."""
     lines = table([["a", "x" * 90], ["long name", "y"]], header=["name", "what"]).splitlines()
