@@ -113,7 +113,7 @@ def _change_chart(panel: ChangePanel) -> altair.TopLevelMixin:
         scale=alt.Scale(domain=[math.floor(100 / panel.num_labels) / 100, 1], nice=False),
         axis=alt.Axis(format=".1f", tickCount=6, grid=False),
     )
-    axis = alt.Axis(format=".2f", values=_ticks(panel.domain))
+    axis = alt.Axis(format=".2f", values=_ticks(panel.domain), titlePadding=12)
     scale = alt.Scale(domain=list(panel.domain), nice=False, zero=False)
     base = alt.Chart(_data(panel.moves)).encode(x=x, color=_colour(panel.series, columns=1), description="text:N")
     y = alt.Y("before:Q", title=panel.metric, scale=scale, axis=axis)
@@ -126,7 +126,7 @@ def _change_chart(panel: ChangePanel) -> altair.TopLevelMixin:
         *(f"dashed: {line.label}" for line in panel.lines),
     ]
     title = alt.TitleParams(panel.title, subtitle=subtitle, anchor="start", frame="bounds")
-    return alt.layer(rules, stem, old, new).properties(width=PLOT_WIDTH + LABEL_WIDTH - 44, height=230, title=title)
+    return alt.layer(rules, stem, old, new).properties(width=PLOT_WIDTH + LABEL_WIDTH - 52, height=230, title=title)
 
 
 @_chart.register(MassPanel)
