@@ -54,7 +54,7 @@ def score_block(
         prompts: prompts of the block, in any order, repeats allowed.
         token_ids: the candidate tokens whose log-probabilities are wanted.
         batch_size: how large a batch may be.
-        on_batch: called with the number of prompts of each finished batch.
+        on_batch: called for each finished batch with the number of its prompts that were missing.
 
     Raises:
         ModelError: one prompt alone does not fit into memory, or the model gives NaN.
@@ -73,7 +73,7 @@ def score_block(
             tally.num_back_offs += scored.num_back_offs
             tally.num_prompts += len(batch)
             tally.num_tokens += sum(len(prompt) for prompt in batch)
-            on_batch(len(batch))
+            on_batch(sum(not _is_scored(stored, prompt, wanted) for prompt in batch))
             if len(pending) >= BATCHES_PER_PART:
                 store.append(pending)
                 pending = []

@@ -176,6 +176,15 @@ def test_a_model_that_gives_no_number_is_an_error(store: BlockStore) -> None:
     assert {} == everything(store)
 
 
+def test_progress_counts_what_was_missing(store: BlockStore) -> None:
+    """Where a batch holds prompts that are stored already, the numbers still add up to what was announced."""
+    score_block(FakeBackend(), store, PROMPTS[::2], [5], batch_size=FOUR)
+    announced = num_missing(store, [(one.key, 1) for one in PROMPTS], [5])
+    told: list[int] = []
+    score_block(FakeBackend(), store, PROMPTS, [5], batch_size=FOUR, on_batch=told.append)
+    assert 20 == announced == sum(told)
+
+
 def test_parts_are_flushed_as_whole_batches(store: BlockStore) -> None:
     """Every sixteen batches become one part on disk while the pass goes on."""
     parts: list[int] = []
