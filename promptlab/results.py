@@ -14,6 +14,8 @@ from promptlab.errors import StoreError
 from promptlab.metrics import Measured
 from promptlab.store import SCHEMA_VERSION, read_json, write_json
 
+_FOREIGN = "is not what promptlab writes. Run the same command again."
+
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
@@ -125,15 +127,25 @@ def read_results(folder: Path) -> RunResults:
     if not (folder / "results.json").is_file():
         raise StoreError(f"{folder}: holds no finished run. The command of a run that was stopped finishes it.")
     stored = read_json(folder / "results.json")
-    manifest, timings = read_json(folder / "manifest.json"), read_json(folder / "timings.json")
+    manifest, timings = (_object(folder / name) for name in ("manifest.json", "timings.json"))
+    if "run" not in manifest:
+        raise StoreError(f"{folder}/manifest.json: {_FOREIGN}")
     try:
         if stored.get("schema_version", 0) > SCHEMA_VERSION:
             raise StoreError(f"{folder}: was written by a newer promptlab (schema {stored['schema_version']}).")
         results = tuple(_result(cell) for cell in stored["cells"])
         baselines = tuple(Baseline(**baseline) for baseline in stored["baselines"])
     except (AttributeError, KeyError, TypeError):
-        raise StoreError(f"{folder}/results.json: is not what promptlab writes. Run the same command again.") from None
+        raise StoreError(f"{folder}/results.json: {_FOREIGN}") from None
     return RunResults(folder, manifest, results, baselines, timings)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The keys and values of a JSON file."""
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise StoreError(f"{path}: {_FOREIGN}")
+    return stored
 
 
 def _result(cell: dict[str, Any]) -> Result:

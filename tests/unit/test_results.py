@@ -91,6 +91,15 @@ def test_a_newer_run_is_refused(run: RunResults) -> None:
         read_results(run.folder)
 
 
+def test_a_foreign_manifest_is_one_sentence(run: RunResults) -> None:
+    """A manifest or timings that hold something else are named with what to do."""
+    for name, content in (("timings.json", []), ("manifest.json", {}), ("manifest.json", [])):
+        write_json(run.folder / name, content)
+        with pytest.raises(StoreError, match=rf"{name}: is not what promptlab writes\. Run the same command again\."):
+            read_results(run.folder)
+        write_results(run)
+
+
 @pytest.mark.parametrize("content", [[], {}, {"cells": [{}], "baselines": []}, {"cells": [], "baselines": [{"x": 1}]}])
 def test_foreign_results_are_one_sentence(run: RunResults, content: object) -> None:
     """A file that holds something else is named with what to do."""
