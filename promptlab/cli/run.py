@@ -136,13 +136,21 @@ def _print_plan(spec: Any) -> None:
         lines += _wrapped(f"{backend.scorer.model}: {counts}", "")
         for task in plan.rows:
             of_task = [block for block in blocks if block.task.name == task]
-            names = dict.fromkeys(block.template.template.name for block in of_task)
-            words = dict.fromkeys(cell.verbalizer.name for block in of_task for cell in block.cells)
+            templates = {block.template.template.name: block.template.template.text for block in of_task}
+            verbalizers = {cell.verbalizer.name: cell.verbalizer.labels for block in of_task for cell in block.cells}
             lines.append(f"  {task}: {len(plan.rows[task].examples)} rows")
-            lines += [line for name in names for line in _wrapped(f"template {name}", "    ")]
-            lines += [line for name in words for line in _wrapped(f"verbalizer {name}", "    ")]
+            lines += [line for name, text in templates.items() for line in _named("template", name, text)]
+            for name, labels in verbalizers.items():
+                words = ", ".join(f"{label}={'|'.join(w.word for w in labels[label])}" for label in labels)
+                lines += _named("verbalizer", name, words)
     print_lines(lines)
     _tell_failures(plan.failures, num_done=len(plan.rows), done="planned")
+
+
+def _named(kind: str, name: str, text: str) -> list[str]:
+    """A line of the plan; what was given inline shows its text, because its name is a hash."""
+    shown = f": {' '.join(text.split())}" if name.startswith("inline-") else ""
+    return _wrapped(f"{kind} {name}{shown}", "    ")
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
