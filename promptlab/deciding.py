@@ -6,7 +6,7 @@ Costs no forward pass and needs no torch: cells are decided again in millisecond
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,20 +91,8 @@ def decide(
     predicted = np.where(is_scored, np.argmax(log_probabilities, axis=1), UNSCORED)
     outcome = _outcome(labels, gold, predicted, np.exp(log_probabilities))
     names = dict.fromkeys([*cell.task.metrics, *METRICS])
-    result = Result(
-        cell=cell.cell_id,
-        block=cell.block_id,
-        model=cell.model,
-        task=cell.task.name,
-        family=cell.task.family,
-        split=cell.split,
-        template=cell.template.name,
-        template_tags=cell.template.tags,
-        verbalizer=cell.verbalizer.name,
-        pool=cell.verbalizer.pool,
-        calibration=cell.calibration,
-        labels=labels,
-        num_rows=len(block.rows),
+    result = replace(
+        _named(cell, len(block.rows)),
         num_unscored=int((~is_scored).sum()),
         num_truncated=sum(row.num_truncated > 0 for row in block.rows),
         num_near_ties=_count_near_ties(log_probabilities[is_scored]),
@@ -119,6 +107,11 @@ def decide(
 
 def skip(cell: Cell, num_rows: int, reason: str) -> Result:
     """The result of a cell that was not decided, with the reason."""
+    return replace(_named(cell, num_rows), skipped=reason)
+
+
+def _named(cell: Cell, num_rows: int) -> Result:
+    """A result that says which cell it is of, and nothing yet of what was found."""
     return Result(
         cell=cell.cell_id,
         block=cell.block_id,
@@ -133,7 +126,6 @@ def skip(cell: Cell, num_rows: int, reason: str) -> Result:
         calibration=cell.calibration,
         labels=cell.task.labels,
         num_rows=num_rows,
-        skipped=reason,
     )
 
 

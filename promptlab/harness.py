@@ -17,12 +17,13 @@ from promptlab.batching import BatchSize
 from promptlab.calibration import CONTENT_FREE_TEXTS
 from promptlab.deciding import BlockRows, decide, skip
 from promptlab.encoding import Encoder
-from promptlab.errors import DataError, LabelWordError, TemplateError
+from promptlab.errors import DataError, LabelWordError, UsageError
+from promptlab.hashing import content_hash
 from promptlab.label_words import find_word_ids, require, slot_contexts
 from promptlab.planning import Grid, PlannedBlock, load_all_rows, make_grid, plan_blocks, plan_digest
 from promptlab.provenance import Cost, find_model_facts, make_manifest, make_timings
 from promptlab.registry import BACKENDS
-from promptlab.rendering import content_free_example, render
+from promptlab.rendering import check_one_mask, content_free_example, render
 from promptlab.results import Result, RunResults, write_results
 from promptlab.rows import RowSet
 from promptlab.scoring import num_missing, score_block
@@ -84,9 +85,12 @@ def plan_run(spec: RunSpec) -> RunPlan:
     grid = make_grid(spec)
     loaded = load_all_rows(spec, grid)
     grid = replace(grid, tasks=tuple(task for task in grid.tasks if task.name in loaded.rows))
-    models = []
+    models, seen = list[tuple[Backend, list[PlannedBlock]]](), dict[str, str]()
     for model in dict.fromkeys(spec.models):
         backend: Backend = BACKENDS.get("mlm")(model, revision=spec.revision, device=spec.device, dtype=spec.dtype)
+        other = seen.setdefault(content_hash(backend.scorer.identity()), model)
+        if other != model:
+            raise UsageError(f"--model {model}: has the same weights and tokenizer as '{other}': name one of them.")
         max_length = backend.encoder(spec.max_length).max_length
         models.append((backend, plan_blocks(grid, loaded.rows, backend.scorer, max_length=max_length, seed=spec.seed)))
     blocks = [block for _, of_model in models for block in of_model]
@@ -136,7 +140,7 @@ def execute(spec: RunSpec, *, progress: Progress | None = None, command: str | N
 def _default_name(spec: RunSpec, blocks: Sequence[PlannedBlock]) -> str:
     models = "+".join(Path(model).name or model for model in spec.models)
     safe = "".join(character if character.isalnum() or character in "._+-" else "-" for character in models)
-    return f"{safe}-{plan_digest(blocks)[:8]}"
+    return f"{safe}-{plan_digest(blocks, seed=spec.seed)[:8]}"
 
 
 def _prepare_model(
@@ -223,6 +227,8 @@ def _encode(
     options = [words[0].word for words in _in_label_order(block)] if block.bound else None
     examples = [*block.rows.examples, *(content_free_example(block.task.fields, text) for text in CONTENT_FREE_TEXTS)]
     prompts = [render(block.template, example, options=options, seed=spec.seed) for example in examples]
+    for example, rendered in zip(examples, prompts, strict=True):
+        check_one_mask(block.template, example, rendered)
     encoded = _encode_prompts(encoder, block, examples, prompts)
     contexts = {context: None for prompt in prompts for context in slot_contexts(prompt)}
     words = find_word_ids(encoder, block.candidate_words, list(contexts))
@@ -231,11 +237,6 @@ def _encode(
         if isinstance(prompt, Unscorable):
             rows.append(PromptRow(example.id, example.index, None, 0, prompt.reason))
             continue
-        if len(prompt.mask_positions) != 1:
-            raise TemplateError(
-                f"{block.template.shown}, row {example.id}: has {len(prompt.mask_positions)} masks, one is scored: "
-                "keep one {{ mask }}."
-            )
         rows.append(PromptRow(example.id, example.index, prompt.key, prompt.num_truncated))
     return rows, encoded, words
 

@@ -159,5 +159,8 @@ def _near(texts: Sequence[str], position: int) -> tuple[str, str]:
 
 
 def _shown(left: str, right: str) -> str:
-    shown = re.sub("…+", "…", f"{left}▁{right}")
+    """A context as messages print it: `… ___ .`, where the dots stand for what is left out."""
+    left = re.sub(f"^{_STAND_IN}(?= +$)", "…", left)
+    right = re.sub(f"(?<=^ ){_STAND_IN}$", "…", right)
+    shown = re.sub("…+", "…", f"{left}___{right}")
     return repr(shown.replace(PLACEHOLDER, "[MASK]"))

@@ -107,8 +107,11 @@ def load_all_rows(spec: RunSpec, grid: Grid) -> LoadedRows:
     """The rows of every task; a task whose rows cannot be read does not keep the others from being scored.
 
     Raises:
+        UsageError: the folder of local rows is not there.
         DataError: no task has rows; every reason is named.
     """
+    if spec.data is not None and not Path(spec.data).expanduser().is_dir():
+        raise UsageError(f"--data {spec.data}: there is no such folder.")
     limit = None if spec.limit is None else Limit.parse(spec.limit)
     rows, failures = dict[str, RowSet](), dict[str, str]()
     for task in grid.tasks:
@@ -144,12 +147,13 @@ def plan_blocks(
                 _block(grid, task, rows[task.name], template, group, _Setting(scorer, max_length, seed, is_baseline))
                 for group in groups
             ]
-    return blocks
+    # Two names of one text, a shipped template and the same inline, are one block and are decided once.
+    return list({(block.task.name, block.block_id): block for block in reversed(blocks)}.values())[::-1]
 
 
-def plan_digest(blocks: Sequence[PlannedBlock]) -> str:
-    """Identifies the plan: every cell of it, and with them rows, templates, words and weights."""
-    return content_hash(sorted(cell.cell_id for block in blocks for cell in block.cells))
+def plan_digest(blocks: Sequence[PlannedBlock], *, seed: int) -> str:
+    """Identifies the plan: the seed and every cell, and with the cells tasks, rows, templates, words and weights."""
+    return content_hash([seed, sorted(cell.cell_id for block in blocks for cell in block.cells)])
 
 
 def applies(template: CompiledTemplate, task: Task) -> bool:
@@ -198,9 +202,10 @@ def _block(
     rows_hash = content_hash([rows.hash, *varied]) if varied else rows.hash
     known = [v for v in grid.candidates if v.family == task.family and bound is None]
     words = dict.fromkeys(word for verbalizer in [*verbalizers, *known] for word in verbalizer.words)
+    named = [task.name, *task.labels]
     cells = tuple(
         Cell(
-            cell_id=content_hash([block_id, rows_hash, verbalizer.hash, calibration])[:16],
+            cell_id=content_hash([block_id, named, rows_hash, verbalizer.hash, calibration])[:16],
             block_id=block_id,
             model=setting.scorer.model,
             task=task,

@@ -9,11 +9,10 @@ import numpy as np
 
 from promptlab.backends.base import Backend
 from promptlab.encoding import Encoder
-from promptlab.errors import TemplateError
 from promptlab.harness import plan_run
 from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.planning import PlannedBlock
-from promptlab.rendering import render
+from promptlab.rendering import check_one_mask, render
 from promptlab.specs.run import RunSpec
 from promptlab.types import EncodedPrompt, Example, Prompt, Role, Unscorable
 
@@ -34,21 +33,8 @@ def preview_task(spec: RunSpec) -> Iterator[list[str]]:
             for example in block.rows.examples:
                 options = [block.bound.labels[label][0].word for label in block.task.labels] if block.bound else None
                 prompt = render(block.template, example, options=options, seed=spec.seed)
-                _check_masks(block, example, prompt)
+                check_one_mask(block.template, example, prompt)
                 yield _lines(backend, encoder, block, example, prompt)
-
-
-def _check_masks(block: PlannedBlock, example: Example, prompt: Prompt) -> None:
-    """Refuse what a run refuses when it renders a row.
-
-    Raises:
-        TemplateError: the prompt has more than one mask.
-    """
-    number = sum(segment.kind == "mask" for segment in prompt.segments)
-    if number != 1:
-        raise TemplateError(
-            f"{block.template.shown}, row {example.id}: has {number} masks, one is scored: keep one {{{{ mask }}}}."
-        )
 
 
 def _lines(backend: Backend, encoder: Encoder, block: PlannedBlock, example: Example, prompt: Prompt) -> list[str]:

@@ -46,7 +46,7 @@ def make_manifest(
         "schema_version": SCHEMA_VERSION,
         "run": name,
         "command": command,
-        "plan": plan_digest(blocks),
+        "plan": plan_digest(blocks, seed=spec.seed),
         "spec": spec.model_dump(mode="json"),
         "seed": spec.seed,
         "max_length": {block.scorer.model: block.identity["max_length"] for block in blocks},

@@ -135,6 +135,19 @@ def render(
     return Prompt(segments)
 
 
+def check_one_mask(compiled: CompiledTemplate, example: Example, prompt: Prompt) -> None:
+    """Refuse a prompt with several masks: one is scored.
+
+    Raises:
+        TemplateError: the prompt has more than one mask.
+    """
+    number = sum(segment.kind == "mask" for segment in prompt.segments)
+    if number != 1:
+        raise TemplateError(
+            f"{compiled.shown}, row {example.id}: has {number} masks, one is scored: keep one {{{{ mask }}}}."
+        )
+
+
 def content_free_example(example_fields: Sequence[str], text: str) -> Example:
     """An example whose every field is the same content-free text (Zhao et al. 2021, section 4)."""
     return Example(id=f"content-free:{text}", index=-1, fields=dict.fromkeys(example_fields, text))

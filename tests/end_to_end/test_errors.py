@@ -34,6 +34,8 @@ def assert_fault(said: Said, code: int, *parts: str) -> None:
         (["run", "--tasks", ","], USAGE, ["--tasks: name at least one."]),
         (["run", "--config", "no.yaml"], USAGE, ["--config no.yaml: there is no such file."]),
         (["run", "--include", "nowhere"], USAGE, ["--include nowhere: there is no such folder."]),
+        (["run", "--data", "nowhere"], USAGE, ["--data nowhere: there is no such folder."]),
+        (["run", "--model", "mini,promptlab/mini"], USAGE, ["has the same weights and tokenizer as 'mini'"]),
         (["run", "--revision", "main"], USAGE, ["--revision main: model 'mini' is a folder", "only hub models"]),
         (["ls", "task"], USAGE, ["ls task: there is no such kind. Did you mean 'tasks'?", "Known: tasks, templates"]),
         (["ls", "tasks", "--output", "xml"], USAGE, ["--output xml: write text or json."]),
@@ -115,7 +117,6 @@ def test_a_value_that_no_run_can_have(run: Call, arguments: list[str], parts: li
         (["--verbalizers", "bad=☃,good=yes"], ["label word '☃' is unknown to the tokenizer"]),
         (["--split", "tset"], ["task 'moods' has no split 'tset'. Did you mean 'test'? It has: train, test, empty."]),
         (["--split", "empty"], ["task 'moods': the split 'empty' of the local folder moods has no rows."]),
-        (["--data", "nowhere"], ["task 'moods': no rows found. --data is nowhere. It looks for: moods."]),
     ],
 )
 def test_content_that_cannot_be_scored(run: Call, arguments: list[str], parts: list[str]) -> None:

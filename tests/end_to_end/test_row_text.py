@@ -40,7 +40,7 @@ def test_no_file_and_no_line_of_a_run_holds_text_of_a_row(
     assert said.code == 0, said.err
     texts = all_text(Path("results/marked"))
     assert {"results.json", "manifest.json", "report.html", "report.md", "results.csv"} <= set(texts)
-    assert any("…▁" in text for text in texts.values())
+    assert any("…___" in text for text in texts.values())
     assert [name for name, text in texts.items() if MARK in text] == []
     assert MARK not in said.out + said.err
     assert json.loads(texts["manifest.json"])["spec"]["no_text"] is bool(flags)

@@ -91,7 +91,7 @@ def test_rows_share_a_context_where_blanks_surround_the_slot() -> None:
 
 def test_a_word_that_splits_is_refused_with_its_split(tokenizers: dict[str, Any]) -> None:
     """The message shows the pieces, the place and what to do."""
-    expected = "label word 'goodness' splits into 3 tokens (good ##n ##ess) in 'x ▁.': use a word that is one token."
+    expected = "label word 'goodness' splits into 3 tokens (good ##n ##ess) in '… ___.': use a word that is one token."
     assert expected == find(tokenizers["bert"], PROMPTS["after a blank"], "goodness")
 
 
@@ -103,7 +103,7 @@ def test_an_unknown_word_is_refused(tokenizers: dict[str, Any]) -> None:
 
 def test_a_word_that_changes_its_neighbours_is_refused_with_both_splits(tokenizers: dict[str, Any]) -> None:
     """Where the word merges with the text that touches it, the message shows both splits."""
-    expected = "label word 's' changes its neighbours in ' ye\u2581': \u0120yes against \u0120 y e <mask>."
+    expected = "label word 's' changes its neighbours in ' ye___': \u0120yes against \u0120 y e <mask>."
     assert expected == find(tokenizers["roberta"], prompt("the answer is ye", MASK), "s")
 
 
@@ -112,7 +112,7 @@ def test_a_word_that_varies_by_row_is_refused(tokenizers: dict[str, Any]) -> Non
     rows = [prompt(field("said ("), MASK, ")"), prompt(field("said "), MASK, ")")]
     contexts = [context for row in rows for context in slot_contexts(row)]
     expected = (
-        "label word 'no' is not the same token in every row: 'no' in ' …▁)', 'Ġno' in 'x ▁)'. "
+        "label word 'no' is not the same token in every row: 'no' in ' …___)', 'Ġno' in '… ___)'. "
         "Put a blank around {{ mask }}."
     )
     assert expected == find_word_ids(encoder_of(tokenizers["roberta"]), ["no"], contexts)["no"]
