@@ -6,11 +6,15 @@ A broken row names file, line and field; nothing is dropped in silence.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,7 +214,8 @@ def _hub_rows(task: Task, hub: HubSource, split: str, data: str | None) -> Itera
     import datasets
 
     try:
-        dataset = datasets.load_dataset(hub.path, hub.name, split=split, revision=hub.revision)
+        with _offline_where_unreachable():
+            dataset = datasets.load_dataset(hub.path, hub.name, split=split, revision=hub.revision)
     except Exception as error:  # the library raises a dozen kinds; all of them mean that there are no rows
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -219,6 +224,35 @@ def _hub_rows(task: Task, hub: HubSource, split: str, data: str | None) -> Itera
         ) from None
     for number, row in enumerate(dataset):
         yield f"{hub.path} row {number}", row
+
+
+@contextlib.contextmanager
+def _offline_where_unreachable() -> Iterator[None]:
+    """The hub's own offline mode where its name cannot be looked up: the local cache is read, nothing is tried again.
+
+    Without it the library asks six times, half a minute long, and prints each attempt. Behind a proxy the name need
+    not be known here, so there nothing is assumed.
+    """
+    import datasets.config
+    import huggingface_hub.constants
+
+    if urllib.request.getproxies() or _is_known_host(str(huggingface_hub.constants.ENDPOINT)):
+        yield
+        return
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def _is_known_host(address: str) -> bool:
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(address).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _to_examples(task: Task, source: Source, rows: Iterator[tuple[str, Mapping[str, Any]]]) -> list[Example]:

@@ -322,3 +322,28 @@ def test_a_wrong_limit_is_explained(text: str) -> None:
     with pytest.raises(UsageError) as fault:
         Limit.parse(text)
     assert str(fault.value) == f"--limit {text}: write a whole number from 1, or first:N for the first N rows."
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_hub_that_is_out_of_reach_is_not_asked_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """Where the hub's name is unknown the library runs offline, and is as it was afterwards."""
+    import datasets
+    import datasets.config
+
+    modes: list[bool] = []
+
+    def load(*args: object, **kwargs: object) -> None:
+        modes.append(datasets.config.HF_HUB_OFFLINE)
+        raise ConnectionError("Couldn't reach it.")
+
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr("promptlab.rows._is_known_host", lambda address: is_known)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    task = make_task(tmp_path, "hub: {path: far/away, verified: false}")
+    with pytest.raises(DataError, match=r"the hub dataset far/away could not be loaded \(Couldn't reach it\)\."):
+        load_rows(task, "test")
+    assert [not is_known] == modes
+    assert not datasets.config.HF_HUB_OFFLINE
