@@ -74,7 +74,7 @@ class Encoder:
         Raises:
             DataError: a row contains the placeholder, or a prompt has more than two parts.
         """
-        parts = [_split_parts(prompt) for prompt in prompts]
+        parts = [split_parts(prompt) for prompt in prompts]
         texts = [_part_text(part) for prompt_parts in parts for part in prompt_parts]
         encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
         texts_again = iter(texts)
@@ -210,7 +210,7 @@ def _probe_frame(tokenizer: Any, num_parts: int) -> Frame:
     return Frame(pieces[0], pieces[2] if num_parts == 2 else (), pieces[-1], kinds)
 
 
-def _split_parts(prompt: Prompt) -> list[list[Segment]]:
+def split_parts(prompt: Prompt) -> list[list[Segment]]:
     """The segments on each side of every sentence boundary."""
     parts: list[list[Segment]] = [[]]
     for segment in prompt.segments:

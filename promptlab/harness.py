@@ -224,9 +224,8 @@ def _encode(
     spec: RunSpec, encoder: Encoder, block: PlannedBlock
 ) -> tuple[list[PromptRow], list[EncodedPrompt | Unscorable], dict[str, int | str]]:
     """Render and encode the rows and the content-free texts of a block, and find the words of its slot."""
-    options = [words[0].word for words in _in_label_order(block)] if block.bound else None
     examples = [*block.rows.examples, *(content_free_example(block.task.fields, text) for text in CONTENT_FREE_TEXTS)]
-    prompts = [render(block.template, example, options=options, seed=spec.seed) for example in examples]
+    prompts = [render(block.template, example, options=block.options, seed=spec.seed) for example in examples]
     for example, rendered in zip(examples, prompts, strict=True):
         check_one_mask(block.template, example, rendered)
     encoded = _encode_prompts(encoder, block, examples, prompts)
@@ -254,11 +253,6 @@ def _encode_prompts(
             except DataError as error:
                 raise DataError(f"{block.template.shown}, row {example.id}: {error}") from None
         raise
-
-
-def _in_label_order(block: PlannedBlock) -> list[Any]:
-    assert block.bound is not None
-    return [block.bound.labels[label] for label in block.task.labels]
 
 
 def _split_rows(rows: Sequence[PromptRow], words: dict[str, int | str]) -> BlockRows:

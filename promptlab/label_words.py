@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from promptlab.encoding import PLACEHOLDER, Encoder
+from promptlab.encoding import PLACEHOLDER, Encoder, split_parts
 from promptlab.errors import LabelWordError
 from promptlab.types import Prompt
 
@@ -38,11 +38,12 @@ def slot_contexts(prompt: Prompt) -> list[Context]:
     text, because not every tokenizer cuts at them.
     """
     contexts = []
-    for part in _parts(prompt):
-        texts = [PLACEHOLDER if kind == "mask" else text for kind, text in part]
-        hidden = [re.sub(r"\S", "…", text) if kind == "field" else text for kind, text in part]
-        for position, (kind, _) in enumerate(part):
-            if kind == "mask":
+    for part in split_parts(prompt):
+        texts = [PLACEHOLDER if segment.kind == "mask" else segment.text for segment in part]
+        pairs = zip(part, texts, strict=True)
+        hidden = [re.sub(r"\S", "…", text) if segment.kind == "field" else text for segment, text in pairs]
+        for position, segment in enumerate(part):
+            if segment.kind == "mask":
                 contexts.append(Context(*_near(texts, position), _shown(*_near(hidden, position))))
     return contexts
 
@@ -122,16 +123,6 @@ def _is_same_text(encoder: Encoder, rest: list[int], following: list[int]) -> bo
         return rest == following
     texts, masked = encoder.token_texts(rest), encoder.token_texts(following)
     return masked[0].startswith(_BLANK) and "".join(texts) == "".join(masked).removeprefix(_BLANK)
-
-
-def _parts(prompt: Prompt) -> list[list[tuple[str, str]]]:
-    parts: list[list[tuple[str, str]]] = [[]]
-    for segment in prompt.segments:
-        if segment.kind == "sep":
-            parts.append([])
-        else:
-            parts[-1].append((segment.kind, segment.text))
-    return parts
 
 
 def _near_end(text: str) -> str:

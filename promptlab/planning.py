@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from promptlab.backends.base import Scorer
 from promptlab.deciding import Cell
@@ -24,6 +24,8 @@ from promptlab.specs.run import RunSpec
 from promptlab.specs.task import Task, load_tasks
 from promptlab.specs.template import load_templates
 from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +61,11 @@ class PlannedBlock:
     def rows_name(self) -> str:
         """Names the rows of this split inside the block's folder."""
         return f"{self.task.name}-{self.rows.split}-{self.rows_hash[:12]}"
+
+    @property
+    def options(self) -> list[str] | None:
+        """The first word of each label, in label order, for a template that lists them; None for every other."""
+        return [self.bound.labels[label][0].word for label in self.task.labels] if self.bound else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,8 @@ def plan_blocks(
     """
     blocks = []
     for task in grid.tasks:
-        verbalizers = [verbalizer for verbalizer in grid.verbalizers if verbalizes(verbalizer, task)]
+        fitting = [verbalizer for verbalizer in grid.verbalizers if verbalizes(verbalizer, task)]
+        verbalizers = _first_of_each((verbalizer.hash, verbalizer) for verbalizer in fitting)
         templates = [template for template in grid.templates if applies(template, task)]
         _require(task, templates, verbalizers)
         chosen = [(template, False) for template in templates]
@@ -147,8 +155,7 @@ def plan_blocks(
                 _block(grid, task, rows[task.name], template, group, _Setting(scorer, max_length, seed, is_baseline))
                 for group in groups
             ]
-    # Two names of one text, a shipped template and the same inline, are one block and are decided once.
-    return list({(block.task.name, block.block_id): block for block in reversed(blocks)}.values())[::-1]
+    return _first_of_each(((block.task.name, block.block_id), block) for block in blocks)
 
 
 def plan_digest(blocks: Sequence[PlannedBlock], *, seed: int) -> str:
@@ -165,6 +172,14 @@ def applies(template: CompiledTemplate, task: Task) -> bool:
 def verbalizes(verbalizer: Verbalizer, task: Task) -> bool:
     """Whether a verbalizer has exactly the labels of a task, and its family where it has one."""
     return verbalizer.family in (None, task.family) and set(verbalizer.labels) == set(task.labels)
+
+
+def _first_of_each(named: Iterable[tuple[Any, T]]) -> list[T]:
+    """The first value of each key, in order: two names of one text or of one set of words are decided once."""
+    first: dict[Any, T] = {}
+    for key, value in named:
+        first.setdefault(key, value)
+    return list(first.values())
 
 
 @dataclass(frozen=True, slots=True)

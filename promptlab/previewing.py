@@ -31,8 +31,7 @@ def preview_task(spec: RunSpec) -> Iterator[list[str]]:
             if block.is_baseline:
                 continue
             for example in block.rows.examples:
-                options = [block.bound.labels[label][0].word for label in block.task.labels] if block.bound else None
-                prompt = render(block.template, example, options=options, seed=spec.seed)
+                prompt = render(block.template, example, options=block.options, seed=spec.seed)
                 check_one_mask(block.template, example, prompt)
                 yield _lines(backend, encoder, block, example, prompt)
 

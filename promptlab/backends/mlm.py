@@ -19,13 +19,13 @@ from promptlab.backends.base import NUM_TOP, Backend, Scorer
 from promptlab.backends.checkpoints import Checkpoint, find_checkpoint
 from promptlab.encoding import Encoder
 from promptlab.errors import ModelError, UsageError
+from promptlab.specs.run import DTYPES
 from promptlab.types import EncodedPrompt, MaskScores
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float, Int64
 
-DTYPES = ("float32", "bfloat16", "float16")
 DEFAULT_MAX_LENGTH = 512
 _PROBE_TOLERANCE = 1e-3
 

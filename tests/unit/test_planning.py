@@ -227,6 +227,13 @@ def test_the_order_of_labels_matters_where_options_are_listed(library: Path) -> 
     assert [False, False] == [one.cells[0].cell_id == other.cells[0].cell_id for one, other in pairs]
 
 
+def test_two_names_of_the_same_words_are_decided_once(library: Path) -> None:
+    """A shipped verbalizer and the same words inline are one set of cells, under the name that came first."""
+    words = ["opinions/great_terrible", "negative=terrible,positive=great"]
+    (block, *_) = plan(spec_of(library, verbalizers=words))
+    assert ["opinions/great_terrible"] == [cell.verbalizer.name for cell in block.cells]
+
+
 def test_two_names_of_one_text_are_decided_once(library: Path) -> None:
     """A shipped template and the same text inline are one block, under the name that came first."""
     blocks = plan(spec_of(library, templates=["opinions/it_was", "{{ text }} It was {{ mask }}."]))
