@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,17 +17,13 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
-DATA = Path(__file__).parents[2] / "tasks" / "data"
-TEXT_FIELDS = {
-    "review_sentiment": ["text"],
-    "news_topic": ["text"],
-    "everyday_nli": ["premise", "hypothesis"],
-}
-LABELS = {
-    "review_sentiment": ["negative", "positive"],
-    "news_topic": ["world", "sports", "business", "science"],
-    "everyday_nli": ["contradiction", "entailment", "neutral"],
-}
+from promptlab.library import library_root
+from promptlab.specs.task import load_tasks
+
+DATA = library_root() / "tasks" / "data"
+BUNDLED = {task.name: task for task in load_tasks(["*"]) if task.sources[0].bundled}
+TEXT_FIELDS = {name: list(task.fields) for name, task in BUNDLED.items()}
+LABELS = {name: list(task.labels) for name, task in BUNDLED.items()}
 TASKS = sorted(LABELS)
 
 
