@@ -98,7 +98,7 @@ def run(
         templates: names, globs, paths, `Template`s or the text itself.
         verbalizers: names, globs, paths, `Verbalizer`s, or mappings from label to word or words.
         models: bundled names, folders or hub names.
-        calibrations: `none`, `contextual`.
+        calibrations: names or globs: `none`, `contextual`, `domain`, `pmi_dc`, `support`, `batch`.
         config: a run.yaml, on top of which the arguments go.
         quiet: whether to keep progress to itself.
         options: every other key of a run: data, include, split, limit, max_length, device, dtype, batch_size, seed,

@@ -5,24 +5,25 @@ Costs no forward pass and needs no torch: cells are decided again in millisecond
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptlab.calibration import calibrate
+from promptlab.blocks import BlockScores, BlockStore, PromptRows
+from promptlab.calibration import ROWS, Calibration, calibrate, find_calibration
+from promptlab.errors import LabelWordError
 from promptlab.metrics import UNSCORED, Outcome, measure
 from promptlab.results import MetricValue, Result
 from promptlab.specs.task import Task
-from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
-from promptlab.store import BlockScores, PromptRow
-from promptlab.types import LabelScores
-from promptlab.verbalizing import label_probabilities, verbalize
+from promptlab.verbalizing import check_collisions, label_probabilities, log_mass, pool_labels, require_words
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, Int64
+    from jaxtyping import Bool, Float64, Int64
 
 NEAR_TIE = 1e-4
 METRICS = ("accuracy", "macro_f1", "nll")
@@ -30,87 +31,140 @@ METRICS = ("accuracy", "macro_f1", "nll")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A block under one decision rule, with everything that names it."""
+    """A block, or several for an ensemble, under one decision rule, with everything that names it.
+
+    `members` are the cells that an ensemble averages; `samples` names the file that its decisions go to.
+    """
 
     cell_id: str
     block_id: str
     model: str
     task: Task
     split: str
-    template: Template
+    template: str
+    template_tags: tuple[str, ...]
     verbalizer: Verbalizer
     calibration: str
+    samples: str
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BlockRows:
-    """Which prompts of a block answer for the rows of a split and for the content-free texts, and their words."""
+class Segment:
+    """Some prompts of a block: the rows of a split or what a calibration asks, and the token of each word there."""
 
-    rows: Sequence[PromptRow]
-    content_free: Sequence[PromptRow]
+    rows: PromptRows
     words: Mapping[str, int | str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Everything stored about one block and one task.
+
+    `segments` holds `rows` and what was scored for calibrations; `faults` says why something else was not scored;
+    `shown` names the template in messages.
+    """
+
+    scores: BlockScores
+    segments: Mapping[str, Segment]
+    faults: Mapping[str, str] = field(default_factory=dict)
+    shown: str = "the template"
+
+    def word_scores(self, name: str, word_ids: Mapping[str, int]) -> Float64[np.ndarray, "row word"]:
+        """Log-probabilities of words at the masks of a segment; NaN in rows that could not be scored."""
+        return self.scores.take(self.segments[name].rows.keys, list(word_ids.values()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """A cell's result, and its decisions row by row."""
+    """A cell's result, and its decisions row by row; the arrays are None where the cell was skipped.
 
+    `log_probabilities` are log p(y | x), uniform in rows that could not be scored; `predicted` holds label indices,
+    -1 there; `log_mass` is NaN there.
+    """
+
+    cell: Cell
     result: Result
-    samples: Mapping[str, Any]
-    outcome: Outcome | None
+    rows: PromptRows
+    log_probabilities: Float64[np.ndarray, "row label"] | None = None
+    predicted: Int64[np.ndarray, " row"] | None = None
+    log_mass: Float64[np.ndarray, " row"] | None = None
+    outcome: Outcome | None = None
 
 
-def decide(
-    cell: Cell,
-    stored: BlockScores,
-    block: BlockRows,
-    gold: Sequence[str | None],
-    *,
-    seed: int,
-    word_ids: Mapping[str, int],
-) -> Decision:
-    """Predictions and metrics of a cell.
+def load_evidence(store: BlockStore, names: Mapping[str, str], *, faults: Mapping[str, str], shown: str) -> Evidence:
+    """What is stored of a block for one task; `names` has the file of each segment."""
+    segments = {}
+    for name, stored in names.items():
+        rows, metadata = store.read_rows(stored)
+        segments[name] = Segment(rows, metadata["words"])
+    return Evidence(store.read(), segments, faults, shown)
+
+
+def decide_block(
+    cells: Sequence[Cell], evidence: Evidence, *, seed: int, metrics: Sequence[str] = ()
+) -> Iterator[Decision]:
+    """Predictions and metrics of the cells of one block and one task, in their order.
 
     Args:
-        cell: what is decided, and how.
-        stored: the scores of the block.
-        block: the block's rows, in the order of `gold`.
-        gold: gold labels, None where a row has none; used for metrics only.
+        cells: what is decided, and how; the cells of one verbalizer stand together.
+        evidence: what is stored.
         seed: the user's seed, for intervals.
-        word_ids: token id of each word of the verbalizer.
+        metrics: names of metrics beside those of the task and the common ones.
     """
+    for _, group in itertools.groupby(cells, key=lambda cell: cell.verbalizer.hash):
+        yield from _decide_verbalizer(list(group), evidence, seed, metrics)
+
+
+def word_fault(words: Mapping[str, int | str], verbalizer: Verbalizer, shown: str) -> str | None:
+    """Why a verbalizer cannot be used with a template, or None.
+
+    Args:
+        words: the token of each word in the template's slot, or why it has none.
+        verbalizer: its words must all be there.
+        shown: names the template.
+    """
+    try:
+        check_collisions(verbalizer, require_words(words, verbalizer.words, where=f"{verbalizer.path} with {shown}"))
+    except LabelWordError as error:
+        return str(error)
+    return None
+
+
+def conclude(
+    cell: Cell,
+    rows: PromptRows,
+    log_probabilities: Float64[np.ndarray, "row label"],
+    mass: Float64[np.ndarray, " row"],
+    *,
+    seed: int,
+    metrics: Sequence[str],
+) -> Decision:
+    """The decision that label log-probabilities mean; NaN in rows that could not be scored."""
     labels = cell.task.labels
-    raw = _scores(cell, stored, block.rows, word_ids)
-    content_free = _content_free_scores(cell, stored, block.content_free, word_ids)
-    is_scored = np.array([row.prompt_key is not None for row in block.rows])
-    if content_free is None:  # no text fits beside the template: nothing can be calibrated
-        is_scored &= cell.calibration == "none"
-    known = np.zeros((1, len(labels))) if content_free is None else content_free
-    calibrated = calibrate(cell.calibration, raw.scores, known)
-    log_probabilities = np.where(is_scored[:, None], calibrated, -np.log(len(labels)))
-    predicted = np.where(is_scored, np.argmax(log_probabilities, axis=1), UNSCORED)
-    outcome = _outcome(labels, gold, predicted, np.exp(log_probabilities))
-    names = dict.fromkeys([*cell.task.metrics, *METRICS])
+    is_scored = ~np.isnan(log_probabilities).any(axis=1)
+    filled = np.where(is_scored[:, None], log_probabilities, -np.log(len(labels)))
+    predicted = np.where(is_scored, np.argmax(filled, axis=1), UNSCORED)
+    outcome = _outcome(labels, rows, predicted, filled)
+    names = dict.fromkeys([*cell.task.metrics, *METRICS, *metrics])
     result = replace(
-        _named(cell, len(block.rows)),
+        named(cell, len(rows)),
         num_unscored=int((~is_scored).sum()),
-        num_truncated=sum(row.num_truncated > 0 for row in block.rows),
-        num_near_ties=_count_near_ties(log_probabilities[is_scored]),
-        mass=float(np.exp(raw.log_mass[is_scored]).mean()) if is_scored.any() else None,
-        prior=_prior(labels, content_free),
+        num_truncated=int((rows.num_truncated > 0).sum()),
+        num_near_ties=_count_near_ties(filled[is_scored]),
+        mass=float(np.exp(mass[is_scored]).mean()) if is_scored.any() else None,
         predicted=_count(labels, predicted),
         metrics={name: MetricValue.of(measure(name, outcome, seed=seed)) for name in names} if outcome else {},
     )
-    samples = _samples(block.rows, gold, labels, predicted, log_probabilities, raw.log_mass)
-    return Decision(result, samples, outcome)
+    return Decision(cell, result, rows, filled, predicted, mass, outcome)
 
 
-def skip(cell: Cell, num_rows: int, reason: str) -> Result:
-    """The result of a cell that was not decided, with the reason."""
-    return replace(_named(cell, num_rows), skipped=reason)
+def skip(cell: Cell, rows: PromptRows, reason: str) -> Decision:
+    """A cell that was not decided, with the reason."""
+    return Decision(cell, replace(named(cell, len(rows)), skipped=reason, samples=""), rows)
 
 
-def _named(cell: Cell, num_rows: int) -> Result:
+def named(cell: Cell, num_rows: int) -> Result:
     """A result that says which cell it is of, and nothing yet of what was found."""
     return Result(
         cell=cell.cell_id,
@@ -119,85 +173,99 @@ def _named(cell: Cell, num_rows: int) -> Result:
         task=cell.task.name,
         family=cell.task.family,
         split=cell.split,
-        template=cell.template.name,
-        template_tags=cell.template.tags,
+        template=cell.template,
+        template_tags=cell.template_tags,
         verbalizer=cell.verbalizer.name,
         pool=cell.verbalizer.pool,
         calibration=cell.calibration,
         labels=cell.task.labels,
         num_rows=num_rows,
+        members=cell.members,
+        samples=cell.samples,
     )
 
 
-def _scores(cell: Cell, stored: BlockScores, rows: Sequence[PromptRow], word_ids: Mapping[str, int]) -> LabelScores:
-    log_probs, columns = stored.take([row.prompt_key for row in rows]), dict(stored.columns)
-    absent = [token for token in sorted(set(word_ids.values())) if token not in columns]
-    if absent:  # not one prompt of the block could be scored, so nothing was asked about these tokens
-        columns |= {token: len(columns) + number for number, token in enumerate(absent)}
-        log_probs = np.hstack([log_probs, np.full((len(rows), len(absent)), np.nan)])
-    return verbalize(log_probs, columns, cell.verbalizer, word_ids, cell.task.labels)
+def _decide_verbalizer(
+    cells: Sequence[Cell], evidence: Evidence, seed: int, metrics: Sequence[str]
+) -> Iterator[Decision]:
+    """All cells of one verbalizer; its words are looked up once."""
+    verbalizer, labels, rows = cells[0].verbalizer, cells[0].task.labels, evidence.segments[ROWS].rows
+    fault = word_fault(evidence.segments[ROWS].words, verbalizer, evidence.shown)
+    if fault is not None:
+        yield from (skip(cell, rows, fault) for cell in cells)
+        return
+    word_ids = require_words(evidence.segments[ROWS].words, verbalizer.words, where=verbalizer.path)
+    words = evidence.word_scores(ROWS, word_ids)
+    mass = log_mass(words, word_ids, verbalizer)
+    pool = functools.partial(pool_labels, verbalizer=verbalizer, labels=labels)
+    content_free = _prior_words(find_calibration("contextual"), evidence, verbalizer, words, word_ids)
+    prior = {} if isinstance(content_free, str) else _prior(labels, pool(content_free))
+    for cell in cells:
+        calibration = find_calibration(cell.calibration)
+        found = _prior_words(calibration, evidence, verbalizer, words, word_ids)
+        if isinstance(found, str):
+            yield skip(cell, rows, f"{cell.template}: calibration '{cell.calibration}' {found}")
+            continue
+        log_probabilities = calibrate(calibration, words, found, pool)
+        decision = conclude(cell, rows, log_probabilities, mass, seed=seed, metrics=metrics)
+        yield replace(decision, result=replace(decision.result, prior=prior, num_calibration_prompts=len(found)))
 
 
-def _content_free_scores(
-    cell: Cell, stored: BlockScores, rows: Sequence[PromptRow], word_ids: Mapping[str, int]
-) -> Float64[np.ndarray, "text label"] | None:
-    """Label scores of the content-free texts that could be scored; None where none could."""
-    scored = [row for row in rows if row.prompt_key is not None]
-    return _scores(cell, stored, scored, word_ids).scores if scored else None
+def _prior_words(
+    calibration: Calibration,
+    evidence: Evidence,
+    verbalizer: Verbalizer,
+    words: Float64[np.ndarray, "row word"],
+    word_ids: Mapping[str, int],
+) -> Float64[np.ndarray, "prompt word"] | str:
+    """Word scores at the prompts of a calibration that could be scored, or why there are none."""
+    name = calibration.prompts
+    if name is None:
+        return words[:0]
+    if name == ROWS:
+        scored = words[~np.isnan(words).any(axis=1)]
+        return scored if len(scored) else "has no scored row to look at."
+    if name not in evidence.segments:
+        return evidence.faults.get(name, "needs prompts that were not scored.")
+    segment = evidence.segments[name]
+    fault = word_fault(segment.words, verbalizer, evidence.shown)
+    if fault is not None:
+        return f"cannot use its prompts: {fault}"
+    moved = [word for word in verbalizer.words if segment.words[word] != word_ids[word]]
+    if moved:
+        return f"has '{moved[0]}' as another token in its prompts than in the rows."
+    found = evidence.word_scores(name, word_ids)
+    scored = found[~np.isnan(found).any(axis=1)]
+    return scored if len(scored) else f"has no prompt that can be scored: {segment.rows.first_reason}."
 
 
 def _outcome(
-    labels: Sequence[str],
-    gold: Sequence[str | None],
+    labels: tuple[str, ...],
+    rows: PromptRows,
     predicted: Int64[np.ndarray, " row"],
-    probabilities: Float64[np.ndarray, "row label"],
+    log_probabilities: Float64[np.ndarray, "row label"],
 ) -> Outcome | None:
-    if not gold or any(label is None for label in gold):
+    if not len(rows) or (rows.gold < 0).any():
         return None
-    index = {label: number for number, label in enumerate(labels)}
-    return Outcome(np.array([index[str(label)] for label in gold]), predicted, probabilities)
+    return Outcome(rows.gold.astype(np.int64), predicted, np.exp(log_probabilities), labels)
 
 
-def _prior(labels: Sequence[str], content_free: Float64[np.ndarray, "text label"] | None) -> dict[str, float]:
-    """Mean over the content-free texts of p(y | c), before calibration; empty where none could be scored."""
-    if content_free is None:
-        return {}
+def _prior(labels: Sequence[str], content_free: Float64[np.ndarray, "text label"]) -> dict[str, float]:
+    """Mean over the content-free texts of p(y | c), before calibration."""
     probabilities = label_probabilities(content_free).mean(axis=0)
     return {label: float(value) for label, value in zip(labels, probabilities, strict=True)}
 
 
 def _count(labels: Sequence[str], predicted: Int64[np.ndarray, " row"]) -> dict[str, int]:
-    counts = {label: int((predicted == number).sum()) for number, label in enumerate(labels)}
-    unscored = int((predicted == UNSCORED).sum())
-    return counts | ({"none": unscored} if unscored else {})
+    counts = np.bincount(predicted + 1, minlength=len(labels) + 1)
+    found = {label: int(number) for label, number in zip(labels, counts[1:], strict=True)}
+    return found | ({"none": int(counts[0])} if counts[0] else {})
 
 
 def _count_near_ties(log_probabilities: Float64[np.ndarray, "row label"]) -> int:
     """Rows whose two best labels are closer than the tolerance that holds across machines and batches."""
     if not len(log_probabilities):
         return 0
-    best = np.sort(log_probabilities, axis=1)[:, -2:]
-    return int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())
-
-
-def _samples(
-    rows: Sequence[PromptRow],
-    gold: Sequence[str | None],
-    labels: Sequence[str],
-    predicted: Int64[np.ndarray, " row"],
-    log_probabilities: Float64[np.ndarray, "row label"],
-    log_mass: Float64[np.ndarray, " row"],
-) -> dict[str, Any]:
-    return {
-        "row_id": [row.row_id for row in rows],
-        "row_index": [row.row_index for row in rows],
-        "gold": list(gold),
-        "predicted": [labels[index] if index != UNSCORED else None for index in predicted],
-        "log_probabilities": [
-            list(values) if row.prompt_key is not None else None
-            for row, values in zip(rows, log_probabilities, strict=True)
-        ],
-        "log_mass": [None if np.isnan(value) else float(value) for value in log_mass],
-        "num_truncated": [row.num_truncated for row in rows],
-        "reason": [row.reason for row in rows],
-    }
+    best = np.partition(log_probabilities, -2, axis=1)[:, -2:]
+    is_near: Bool[np.ndarray, " row"] = best[:, 1] - best[:, 0] < NEAR_TIE
+    return int(is_near.sum())

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from promptlab.encoding import PLACEHOLDER, Encoder, split_parts
-from promptlab.errors import LabelWordError
 from promptlab.types import Prompt
 
 _STAND_IN = "x"
@@ -22,12 +21,14 @@ _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a blank
 class Context:
     """The text that touches a slot on its left and on its right.
 
-    `shown` is how messages print it: text of a row becomes an ellipsis there, because messages are stored.
+    `shown` is how messages print it: text of a row becomes an ellipsis there, because messages are stored. `is_literal`
+    says that no text of a row stands in it, so that it may be stored itself.
     """
 
     left: str
     right: str
     shown: str = field(default="", compare=False)
+    is_literal: bool = field(default=True, compare=False)
 
 
 def slot_contexts(prompt: Prompt) -> list[Context]:
@@ -44,7 +45,8 @@ def slot_contexts(prompt: Prompt) -> list[Context]:
         hidden = [re.sub(r"\S", "…", text) if segment.kind == "field" else text for segment, text in pairs]
         for position, segment in enumerate(part):
             if segment.kind == "mask":
-                contexts.append(Context(*_near(texts, position), _shown(*_near(hidden, position))))
+                near, near_hidden = _near(texts, position), _near(hidden, position)
+                contexts.append(Context(*near, _shown(*near_hidden), near == near_hidden))
     return contexts
 
 
@@ -58,18 +60,6 @@ def find_word_ids(encoder: Encoder, words: Iterable[str], contexts: Sequence[Con
     """
     bare = {context: encoder.tokens(context.left + PLACEHOLDER + context.right) for context in contexts}
     return {word: _find(encoder, word, bare) for word in dict.fromkeys(words)}
-
-
-def require(found: Mapping[str, int | str], words: Iterable[str], *, where: str) -> dict[str, int]:
-    """The ids of words that must all be single tokens.
-
-    Raises:
-        LabelWordError: some are not; every one is named with its token split.
-    """
-    faults = [str(found[word]) for word in words if isinstance(found[word], str)]
-    if faults:
-        raise LabelWordError("\n".join(f"{where}: {fault}" for fault in faults))
-    return {word: int(found[word]) for word in words}
 
 
 def _find(encoder: Encoder, word: str, bare: Mapping[Context, list[int]]) -> int | str:

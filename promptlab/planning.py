@@ -1,49 +1,36 @@
-"""Run spec -> plan: which blocks must be scored and which cells decided, each with a stable id.
-
-The grid is the product of what applies: a template applies to tasks of its family that have its fields, a verbalizer to
-tasks of its family that have exactly its labels. What was asked for by name and applies nowhere is a fault.
-"""
+"""Grid + scorer -> plan: which blocks must be scored and which cells decided, each with a stable id."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import fnmatch
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from promptlab.backends.base import Scorer
+from promptlab.calibration import find_calibration
+from promptlab.calibration_prompts import DOMAIN_PROMPT, PromptGroup, make_group
 from promptlab.deciding import Cell
-from promptlab.errors import DataError, FileFault, LabelWordError, UsageError, did_you_mean
+from promptlab.errors import UsageError, did_you_mean
+from promptlab.grids import Grid, LoadedRows, applies, is_glob, require_some, verbalizes
 from promptlab.hashing import content_hash
-from promptlab.library import LibraryFile, list_files, shown_path
-from promptlab.registry import CALIBRATIONS, METRICS
-from promptlab.rendering import CompiledTemplate, check_fields, compile_template
-from promptlab.rows import Limit, RowSet, load_rows
+from promptlab.rendering import CompiledTemplate
+from promptlab.rows import RowSet
 from promptlab.scoring import SCORING_VERSION
-from promptlab.specs.run import RunSpec
-from promptlab.specs.task import Task, load_tasks
-from promptlab.specs.template import load_templates
-from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
+from promptlab.specs.task import Task
+from promptlab.specs.verbalizer import Verbalizer
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Grid:
-    """What the selectors of a run mean, before any model is looked at."""
-
-    tasks: tuple[Task, ...]
-    templates: tuple[CompiledTemplate, ...]
-    verbalizers: tuple[Verbalizer, ...]
-    explicit: frozenset[str]
-    candidates: tuple[Verbalizer, ...]
-    baselines: tuple[CompiledTemplate, ...]
-    calibrations: tuple[str, ...]
+ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlannedBlock:
-    """One model x task split x template (x bound verbalizer), and the cells that read it."""
+    """One model x task split x template (x bound verbalizer), and the cells that read it.
+
+    `groups` are the prompts that calibrations need, `faults` says why there are none of a group.
+    """
 
     block_id: str
     identity: dict[str, Any]
@@ -56,11 +43,17 @@ class PlannedBlock:
     cells: tuple[Cell, ...]
     candidate_words: tuple[str, ...]
     is_baseline: bool
+    groups: Mapping[str, PromptGroup] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows_name(self) -> str:
         """Names the rows of this split inside the block's folder."""
-        return f"{self.task.name}-{self.rows.split}-{self.rows_hash[:12]}"
+        return f"rows-{self.task.name}-{self.rows.split}-{self.rows_hash[:12]}"
+
+    def group_name(self, group: PromptGroup) -> str:
+        """Names the prompts of a calibration inside the block's folder."""
+        return f"calibration-{self.task.name}-{group.name}-{group.hash[:12]}"
 
     @property
     def options(self) -> list[str] | None:
@@ -68,118 +61,61 @@ class PlannedBlock:
         return [self.bound.labels[label][0].word for label in self.task.labels] if self.bound else None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedRows:
-    """The rows of every task that has them, and for every other task why they could not be read."""
-
-    rows: dict[str, RowSet]
-    failures: dict[str, str]
-
-
-def make_grid(spec: RunSpec) -> Grid:
-    """Load everything the selectors mean and check that each fits somewhere.
-
-    Raises:
-        UsageError: an unknown name, or something asked for by name that applies to no task.
-        FileFault, TemplateError: faults of the data files.
-    """
-    for name in spec.calibrations:
-        CALIBRATIONS.get(name)
-    tasks = load_tasks(spec.tasks, include=spec.include)
-    _check_metrics(tasks)
-    templates = [compile_template(template) for template in load_templates(spec.templates, include=spec.include)]
-    verbalizers = load_verbalizers(spec.verbalizers, include=spec.include)
-    named_templates = [selector for selector in spec.templates if not _is_glob(selector)]
-    named_verbalizers = [selector for selector in spec.verbalizers if not _is_glob(selector)]
-    explicit = {item.name for item in load_templates(named_templates, include=spec.include)}
-    explicit |= {item.name for item in load_verbalizers(named_verbalizers, include=spec.include)}
-    for template in templates:
-        if template.template.name in explicit and not any(applies(template, task) for task in tasks):
-            _explain_template(template, tasks)
-    for verbalizer in verbalizers:
-        if verbalizer.name in explicit and not any(verbalizes(verbalizer, task) for task in tasks):
-            _explain_verbalizer(verbalizer, tasks)
-    return Grid(
-        tasks=tuple(tasks),
-        templates=tuple(templates),
-        verbalizers=tuple(verbalizers),
-        explicit=frozenset(explicit),
-        candidates=tuple(load_verbalizers(["*"], include=spec.include)),
-        baselines=tuple(_null_templates(tasks, templates, spec)),
-        calibrations=tuple(dict.fromkeys(spec.calibrations)),
-    )
-
-
-def load_all_rows(spec: RunSpec, grid: Grid) -> LoadedRows:
-    """The rows of every task; a task whose rows cannot be read does not keep the others from being scored.
-
-    Raises:
-        UsageError: the folder of local rows is not there.
-        DataError: no task has rows; every reason is named.
-    """
-    if spec.data is not None and not Path(spec.data).expanduser().is_dir():
-        raise UsageError(f"--data {spec.data}: there is no such folder.")
-    limit = None if spec.limit is None else Limit.parse(spec.limit)
-    rows, failures = dict[str, RowSet](), dict[str, str]()
-    for task in grid.tasks:
-        try:
-            rows[task.name] = load_rows(task, spec.split, data=spec.data, limit=limit, seed=spec.seed)
-        except DataError as error:
-            reason = str(error)
-            failures[task.name] = reason if f"'{task.name}'" in reason else f"task '{task.name}': {reason}"
-    if not rows:
-        raise DataError("\n".join(dict.fromkeys(failures.values())))
-    return LoadedRows(rows, failures)
-
-
-def plan_blocks(
-    grid: Grid, rows: dict[str, RowSet], scorer: Scorer, *, max_length: int, seed: int
-) -> list[PlannedBlock]:
+def plan_blocks(grid: Grid, loaded: LoadedRows, scorer: Scorer, *, max_length: int, seed: int) -> list[PlannedBlock]:
     """Every block of one model.
 
     Raises:
-        UsageError: a task to which no template or no verbalizer applies.
+        UsageError: a task to which no template or no verbalizer applies, or a calibration that nothing can use.
     """
     blocks = []
     for task in grid.tasks:
         fitting = [verbalizer for verbalizer in grid.verbalizers if verbalizes(verbalizer, task)]
-        verbalizers = _first_of_each((verbalizer.hash, verbalizer) for verbalizer in fitting)
+        verbalizers = first_of_each((verbalizer.hash, verbalizer) for verbalizer in fitting)
         templates = [template for template in grid.templates if applies(template, task)]
-        _require(task, templates, verbalizers)
+        require_some(task, templates, verbalizers)
         chosen = [(template, False) for template in templates]
         if not any("null" in template.template.tags for template in templates):
             chosen += [(template, True) for template in grid.baselines if applies(template, task)]
+        make = _group_maker(task, loaded, seed)
         for template, is_baseline in chosen:
             groups = [[verbalizer] for verbalizer in verbalizers] if template.uses_options else [verbalizers]
-            blocks += [
-                _block(grid, task, rows[task.name], template, group, _Setting(scorer, max_length, seed, is_baseline))
-                for group in groups
-            ]
-    return _first_of_each(((block.task.name, block.block_id), block) for block in blocks)
+            setting = _Setting(scorer, max_length, seed, is_baseline, make)
+            blocks += [_block(grid, task, loaded.rows[task.name], template, group, setting) for group in groups]
+    found = first_of_each(((block.task.name, block.block_id), block) for block in blocks)
+    _refuse_calibrations(grid, found)
+    return found
 
 
-def plan_digest(blocks: Sequence[PlannedBlock], *, seed: int) -> str:
+def plan_ensembles(ensembles: Mapping[str, Sequence[str]], cells: Sequence[Cell]) -> list[Cell]:
+    """The ensembles of one model: one cell a task, verbalizer and calibration that two members or more have.
+
+    A glob takes instructive templates only, a name whatever it names.
+
+    Args:
+        ensembles: selectors of templates by the name of the ensemble.
+        cells: the cells that were asked for, of all tasks.
+
+    Raises:
+        UsageError: an ensemble that has no two templates in any task.
+    """
+    found: list[Cell] = []
+    for name, selectors in ensembles.items():
+        members = [cell for cell in cells if any(_is_member(cell, selector) for selector in selectors)]
+        made = _ensembles(name, members)
+        if not made:
+            known = list(dict.fromkeys(cell.template for cell in cells))
+            hint = next((text for one in selectors if (text := did_you_mean(one, known))), "")
+            raise UsageError(
+                f"--ensemble {name}: needs two templates of the run at least, {'|'.join(selectors)} gives "
+                f"{len({cell.template for cell in members})}.{hint} It has: {', '.join(known)}."
+            )
+        found += made
+    return found
+
+
+def plan_digest(cells: Iterable[str], *, seed: int) -> str:
     """Identifies the plan: the seed and every cell, and with the cells tasks, rows, templates, words and weights."""
-    return content_hash([seed, sorted(cell.cell_id for block in blocks for cell in block.cells)])
-
-
-def applies(template: CompiledTemplate, task: Task) -> bool:
-    """Whether a template speaks about a task: its family (where it has one) and all its fields."""
-    is_family = template.template.family in (None, task.family)
-    return is_family and template.fields <= set(task.fields)
-
-
-def verbalizes(verbalizer: Verbalizer, task: Task) -> bool:
-    """Whether a verbalizer has exactly the labels of a task, and its family where it has one."""
-    return verbalizer.family in (None, task.family) and set(verbalizer.labels) == set(task.labels)
-
-
-def _first_of_each(named: Iterable[tuple[Any, T]]) -> list[T]:
-    """The first value of each key, in order: two names of one text or of one set of words are decided once."""
-    first: dict[Any, T] = {}
-    for key, value in named:
-        first.setdefault(key, value)
-    return list(first.values())
+    return content_hash([seed, sorted(cells)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +126,26 @@ class _Setting:
     max_length: int
     seed: int
     is_baseline: bool
+    make_group: Callable[[str, CompiledTemplate], PromptGroup | str]
+
+
+def first_of_each(named: Iterable[tuple[Any, T]]) -> list[T]:
+    """The first value of each key, in order: two names of one text or of one set of words are decided once."""
+    first: dict[Any, T] = {}
+    for key, value in named:
+        first.setdefault(key, value)
+    return list(first.values())
+
+
+def _group_maker(task: Task, loaded: LoadedRows, seed: int) -> Callable[[str, CompiledTemplate], PromptGroup | str]:
+    """What makes the prompts of a calibration; those that do not depend on the template are made once a task."""
+    train = loaded.train.get(task.name)
+
+    @functools.cache
+    def make(name: str, template: CompiledTemplate | None) -> PromptGroup | str:
+        return make_group(name, template, task.fields, train, seed=seed)
+
+    return lambda name, template: make(name, template if name == DOMAIN_PROMPT else None)
 
 
 def _block(
@@ -217,17 +173,20 @@ def _block(
     rows_hash = content_hash([rows.hash, *varied]) if varied else rows.hash
     known = [v for v in grid.candidates if v.family == task.family and bound is None]
     words = dict.fromkeys(word for verbalizer in [*verbalizers, *known] for word in verbalizer.words)
-    named = [task.name, *task.labels]
+    made = {name: setting.make_group(name, template) for name in grid.groups}
+    groups = {name: group for name, group in made.items() if isinstance(group, PromptGroup)}
     cells = tuple(
         Cell(
-            cell_id=content_hash([block_id, named, rows_hash, verbalizer.hash, calibration])[:16],
+            cell_id=cell_id(block_id, task, rows_hash, verbalizer, calibration, _asked(calibration, groups)),
             block_id=block_id,
             model=setting.scorer.model,
             task=task,
             split=rows.split,
-            template=template.template,
+            template=template.template.name,
+            template_tags=template.template.tags,
             verbalizer=verbalizer,
             calibration=calibration,
+            samples=f"{task.name}-{block_id[:16]}",
         )
         for verbalizer in verbalizers
         for calibration in grid.calibrations
@@ -244,68 +203,68 @@ def _block(
         cells=cells,
         candidate_words=tuple(words),
         is_baseline=setting.is_baseline,
+        groups=groups,
+        faults={name: reason for name, reason in made.items() if isinstance(reason, str)},
     )
 
 
-def _null_templates(tasks: Sequence[Task], chosen: Sequence[CompiledTemplate], spec: RunSpec) -> list[CompiledTemplate]:
-    """The templates with the fields and the mask alone, a baseline of every task's table."""
-    files = list_files("template", spec.include).values()
-    families = [family for family in dict.fromkeys(task.family for task in tasks) if _has_family(files, family)]
-    loaded = load_templates([f"{family}/*" for family in families], include=spec.include)
-    taken = {template.template.name for template in chosen}
-    return [compile_template(t) for t in loaded if "null" in t.tags and t.name not in taken]
+def cell_id(
+    block_id: str, task: Task, rows_hash: str, verbalizer: Verbalizer, calibration: str, group_hash: str | None
+) -> str:
+    """Identifies a cell: block, task with its labels, rows, decision rule, and what the calibration asks."""
+    named = [task.name, *task.labels]
+    return content_hash([block_id, named, rows_hash, verbalizer.hash, calibration, group_hash])[:16]
 
 
-def _has_family(files: Iterable[LibraryFile], family: str) -> bool:
-    return any(file.family == family for file in files)
+def _asked(calibration: str, groups: Mapping[str, PromptGroup]) -> str | None:
+    """The hash of what a calibration asks beside the rows."""
+    group = groups.get(find_calibration(calibration).prompts or "")
+    return group.hash if group is not None else None
 
 
-def _is_glob(selector: Any) -> bool:
-    """Whether a selector is a pattern of names; a template or a verbalizer that is written out is none."""
-    if not isinstance(selector, str) or "{{" in selector or "=" in selector:
-        return False
-    return any(character in selector for character in "*?[")
+def _refuse_calibrations(grid: Grid, blocks: Sequence[PlannedBlock]) -> None:
+    """Refuse a calibration that was asked for by name and that no block can use.
 
-
-def _require(task: Task, templates: Sequence[Any], verbalizers: Sequence[Any]) -> None:
-    for kind, found in (("template", templates), ("verbalizer", verbalizers)):
-        if not found:
-            wanted = f"fields {', '.join(task.fields)}" if kind == "template" else f"labels {', '.join(task.labels)}"
+    Raises:
+        UsageError: with the reason of the first block.
+    """
+    for name in grid.calibrations:
+        needed = find_calibration(name).prompts
+        if name in grid.explicit and blocks and all(needed in block.faults for block in blocks):
+            block = blocks[0]
             raise UsageError(
-                f"no {kind} that was asked for applies to task '{task.name}' (family {task.family}, {wanted}). "
-                f"`promptlab ls {kind}s --family {task.family}` lists what does."
+                f"calibration '{name}' {block.faults[str(needed)]} (task '{block.task.name}', template "
+                f"'{block.template.template.name}')"
             )
 
 
-def _check_metrics(tasks: Sequence[Task]) -> None:
-    """Refuse an unknown metric before anything is scored."""
-    known = METRICS.names()
-    for task in tasks:
-        for metric in task.metrics:
-            if metric not in known:
-                where = f"{shown_path(Path(task.path))} metrics: '{metric}' is unknown."
-                raise FileFault(f"{where}{did_you_mean(metric, known)} Known: {', '.join(known)}.")
+def _is_member(cell: Cell, selector: str) -> bool:
+    if is_glob(selector):
+        return "instructive" in cell.template_tags and fnmatch.fnmatchcase(cell.template, selector)
+    return selector in (cell.template, cell.template.rpartition("/")[2])
 
 
-def _explain_template(template: CompiledTemplate, tasks: Sequence[Task]) -> None:
-    family = template.template.family
-    if family is not None and family not in {task.family for task in tasks}:
-        names = ", ".join(f"{task.name} ({task.family})" for task in tasks)
-        raise UsageError(f"template '{template.template.name}' is of family '{family}', the tasks are: {names}.")
-    task = next(task for task in tasks if family in (None, task.family))
-    check_fields(template, task.fields, of=f"task '{task.name}'")
+def _ensembles(name: str, cells: Sequence[Cell]) -> list[Cell]:
+    """One cell for each task, verbalizer and calibration that several of the cells have."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.task.name, cell.verbalizer.hash, cell.calibration), []).append(cell)
+    return [_ensemble(name, members) for members in groups.values() if len(members) > 1]
 
 
-def _explain_verbalizer(verbalizer: Verbalizer, tasks: Sequence[Task]) -> None:
-    task = max(tasks, key=lambda task: len(set(task.labels) & set(verbalizer.labels)))
-    missing = [label for label in task.labels if label not in verbalizer.labels]
-    unknown = [label for label in verbalizer.labels if label not in task.labels]
-    if verbalizer.family not in (None, task.family):
-        raise UsageError(
-            f"verbalizer '{verbalizer.name}' is of family '{verbalizer.family}', task '{task.name}' of '{task.family}'."
-        )
-    parts = [f"misses {', '.join(map(repr, missing))}"] if missing else []
-    parts += [f"has {', '.join(map(repr, unknown))}, which the task has not"] if unknown else []
-    raise LabelWordError(
-        f"{verbalizer.path} {' and '.join(parts)}: the labels of task '{task.name}' are {', '.join(task.labels)}."
+def _ensemble(name: str, cells: Sequence[Cell]) -> Cell:
+    first, members = cells[0], tuple(cell.cell_id for cell in cells)
+    found = content_hash([ENSEMBLE, "mean_probability", name, sorted(members)])[:16]
+    return Cell(
+        cell_id=found,
+        block_id=content_hash([ENSEMBLE, sorted({cell.block_id for cell in cells})]),
+        model=first.model,
+        task=first.task,
+        split=first.split,
+        template=f"{ENSEMBLE}:{name}",
+        template_tags=(ENSEMBLE,),
+        verbalizer=first.verbalizer,
+        calibration=first.calibration,
+        samples=f"{first.task.name}-{ENSEMBLE}-{found}",
+        members=members,
     )

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +14,17 @@ from typing import Any
 
 from promptlab._version import __version__
 from promptlab.backends.base import Backend
+from promptlab.deciding import Cell
+from promptlab.evaluation import StoredBlock
+from promptlab.files import SCHEMA_VERSION, read_json, write_json
+from promptlab.grids import Grid, LoadedRows
 from promptlab.planning import PlannedBlock, plan_digest
-from promptlab.rows import RowSet
 from promptlab.scoring import Tally
+from promptlab.specs.base import Spec
 from promptlab.specs.run import RunSpec
-from promptlab.store import SCHEMA_VERSION, RunStore, read_json, write_json
+from promptlab.specs.task import Task
+from promptlab.specs.verbalizer import Verbalizer
+from promptlab.store import RunStore
 
 
 @dataclass(slots=True)
@@ -32,59 +38,96 @@ class Cost:
 def make_manifest(
     spec: RunSpec,
     name: str,
-    rows: dict[str, RowSet],
-    planned: Sequence[tuple[Backend, list[PlannedBlock]]],
+    loaded: LoadedRows,
+    grid: Grid,
+    planned: Sequence[PlannedBlock],
     facts: list[dict[str, Any]],
     command: str | None,
-    *,
-    failures: dict[str, str],
+    stored: Sequence[StoredBlock],
+    ensembles: Sequence[Cell],
 ) -> dict[str, Any]:
     """The plan and every input of a run, and the tasks whose rows could not be read: equal for two equal runs."""
-    blocks = [block for _, of_model in planned for block in of_model]
-    cells = [cell for block in blocks for cell in block.cells]
+    cells = [cell for block in planned for cell in block.cells]
     return {
         "schema_version": SCHEMA_VERSION,
         "run": name,
         "command": command,
-        "plan": plan_digest(blocks, seed=spec.seed),
+        "plan": plan_digest((cell.cell_id for cell in [*cells, *ensembles]), seed=spec.seed),
         "spec": spec.model_dump(mode="json"),
         "seed": spec.seed,
-        "max_length": {block.scorer.model: block.identity["max_length"] for block in blocks},
+        "max_length": {block.scorer.model: block.identity["max_length"] for block in planned},
         "models": facts,
-        "tasks": {
-            name: {
-                "hash": next(block.task.hash for block in blocks if block.task.name == name),
-                "split": rowset.split,
-                "rows": rowset.hash,
-                "num_rows": len(rowset.examples),
-                "num_in_source": rowset.num_in_source,
-                "gold_counts": rowset.gold_counts(),
-                "metrics": list(next(block.task.metrics for block in blocks if block.task.name == name)),
-                "source": dict(rowset.source),
-            }
-            for name, rowset in rows.items()
-        },
+        "tasks": {task.name: describe_task(task, loaded) for task in grid.tasks},
         "templates": {
             block.template.template.name: {
                 "hash": block.template.template.hash,
+                **_dump(block.template.template, without=("name", "path", "first_line", "notes")),
+                "shown": block.template.shown,
                 "tags": list(block.template.template.tags),
-                "text": block.template.template.text,
-                "reference": block.template.template.reference,
             }
-            for block in blocks
+            for block in planned
         },
-        "verbalizers": {
-            cell.verbalizer.name: {
-                "hash": cell.verbalizer.hash,
-                "pool": cell.verbalizer.pool,
-                "labels": {label: [w.word for w in words] for label, words in cell.verbalizer.labels.items()},
-                "reference": cell.verbalizer.reference,
-            }
-            for cell in cells
-        },
-        "failures": failures,
+        "verbalizers": describe_verbalizers(cell.verbalizer for cell in cells),
+        "blocks": [describe_block(block, one) for block, one in zip(planned, stored, strict=True)],
+        "failures": loaded.failures,
         "versions": find_versions(),
     }
+
+
+def describe_task(task: Task, loaded: LoadedRows) -> dict[str, Any]:
+    """A task and its rows, as the manifest keeps them; its own text is whole, so that it can be made again."""
+    rows = loaded.rows[task.name]
+    train = loaded.train.get(task.name)
+    return {
+        "hash": task.hash,
+        "split": rows.split,
+        "rows": rows.hash,
+        "num_rows": len(rows.examples),
+        "num_in_source": rows.num_in_source,
+        "gold_counts": rows.gold_counts(),
+        "metrics": list(task.metrics),
+        "source": dict(rows.source),
+        "train_in_scored": train.num_in_scored if train is not None else None,
+        "spec": _dump(task, without=("name", "path")),
+    }
+
+
+def describe_verbalizers(verbalizers: Iterable[Verbalizer]) -> dict[str, Any]:
+    """Verbalizers by name, as the manifest keeps them."""
+    return {
+        one.name: {
+            "hash": one.hash,
+            "pool": one.pool,
+            "labels": {label: [word.word for word in words] for label, words in one.labels.items()},
+            "weights": {label: [word.weight for word in words] for label, words in one.labels.items()},
+            "family": one.family,
+            "shown": one.path,
+            "reference": one.reference,
+        }
+        for one in verbalizers
+    }
+
+
+def describe_block(block: PlannedBlock, stored: StoredBlock) -> dict[str, Any]:
+    """A block and the files that its decisions are made from, so that they can be made again without the rows."""
+    return {
+        "block": block.block_id,
+        "model": block.scorer.model,
+        "task": block.task.name,
+        "split": block.rows.split,
+        "template": block.template.template.name,
+        "bound": block.bound.name if block.bound is not None else None,
+        "is_baseline": block.is_baseline,
+        "rows_hash": block.rows_hash,
+        "segments": dict(stored.names),
+        "group_hashes": {name: group.hash for name, group in block.groups.items()},
+        "faults": dict(stored.faults),
+    }
+
+
+def _dump(spec: Spec, *, without: Sequence[str]) -> dict[str, Any]:
+    dumped: dict[str, Any] = spec.model_dump(mode="json", exclude=set(without), exclude_none=True)
+    return dumped
 
 
 def find_model_facts(backend: Backend, store: RunStore, *, has_scored: bool) -> dict[str, Any]:

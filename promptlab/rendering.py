@@ -148,11 +148,6 @@ def check_one_mask(compiled: CompiledTemplate, example: Example, prompt: Prompt)
         )
 
 
-def content_free_example(example_fields: Sequence[str], text: str) -> Example:
-    """An example whose every field is the same content-free text (Zhao et al. 2021, section 4)."""
-    return Example(id=f"content-free:{text}", index=-1, fields=dict.fromkeys(example_fields, text))
-
-
 def _merge(segments: list[Segment]) -> tuple[Segment, ...]:
     """Neighbouring literals become one, empty text goes."""
     merged: list[Segment] = []

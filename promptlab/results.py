@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from promptlab.errors import StoreError
+from promptlab.files import SCHEMA_VERSION, read_json, write_json, write_records
 from promptlab.metrics import Measured
-from promptlab.store import SCHEMA_VERSION, read_json, write_json
 
 _FOREIGN = "is not what promptlab writes. Run the same command again."
 
@@ -47,7 +47,9 @@ class Result:
     """The outcome of one cell: a block of scores under one decision rule.
 
     `mass` is the mean over rows of the probability that the label words have together; `prior` is p(y | content-free
-    text) before calibration; `skipped` is the reason why nothing was decided, and then there are no metrics.
+    text) before calibration; `skipped` is the reason why nothing was decided, and then there are no metrics. An
+    ensemble of templates is a cell too: `members` are the cells whose p(y | x) it averages. `samples` names the file
+    below `samples/` that holds the decisions.
     """
 
     cell: str
@@ -71,6 +73,27 @@ class Result:
     predicted: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, MetricValue] = field(default_factory=dict)
     skipped: str | None = None
+    num_calibration_prompts: int = 0
+    members: tuple[str, ...] = ()
+    samples: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How often two instructive templates predict the same label: mean over rows of the share of agreeing pairs."""
+
+    model: str
+    task: str
+    split: str
+    verbalizer: str
+    calibration: str
+    num_templates: int
+    num_rows: int
+    value: float
+    low: float
+    high: float
+    interval: str
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +116,7 @@ class RunResults:
     results: tuple[Result, ...]
     baselines: tuple[Baseline, ...]
     timings: Mapping[str, Any]
+    agreements: tuple[Agreement, ...] = ()
 
     @property
     def name(self) -> str:
@@ -105,15 +129,29 @@ class RunResults:
 
 
 def write_results(results: RunResults) -> None:
-    """Store cells, baselines and timings beside the manifest."""
-    value = {
+    """Store manifest, timings, and last of all cells, baselines and agreements, which make a run a finished one."""
+    write_json(results.folder / "manifest.json", dict(results.manifest))
+    write_json(results.folder / "timings.json", dict(results.timings))
+    head = {"schema_version": SCHEMA_VERSION, "run": results.name}
+    lists = {
+        "cells": map(asdict, results.results),
+        "baselines": map(asdict, results.baselines),
+        "agreements": map(asdict, results.agreements),
+    }
+    write_records(results.folder / "results.json", head, lists)
+
+
+def as_json(results: RunResults) -> dict[str, Any]:
+    """A run as plain values, for scripts: what `results.json` holds, where it lies, and what could not be scored."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "run": results.name,
+        "path": str(results.folder),
         "cells": [asdict(result) for result in results.results],
         "baselines": [asdict(baseline) for baseline in results.baselines],
+        "agreements": [asdict(agreement) for agreement in results.agreements],
+        "failures": dict(results.manifest.get("failures", {})),
     }
-    write_json(results.folder / "results.json", value)
-    write_json(results.folder / "timings.json", dict(results.timings))
 
 
 def read_results(folder: Path) -> RunResults:
@@ -135,9 +173,10 @@ def read_results(folder: Path) -> RunResults:
             raise StoreError(f"{folder}: was written by a newer promptlab (schema {stored['schema_version']}).")
         results = tuple(_result(cell) for cell in stored["cells"])
         baselines = tuple(Baseline(**baseline) for baseline in stored["baselines"])
+        agreements = tuple(Agreement(**agreement) for agreement in stored.get("agreements", ()))
     except (AttributeError, KeyError, TypeError):
         raise StoreError(f"{folder}/results.json: {_FOREIGN}") from None
-    return RunResults(folder, manifest, results, baselines, timings)
+    return RunResults(folder, manifest, results, baselines, timings, agreements)
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -150,6 +189,6 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _result(cell: dict[str, Any]) -> Result:
     metrics = {name: MetricValue(**value) for name, value in cell.pop("metrics").items()}
-    for name in ("template_tags", "labels"):
-        cell[name] = tuple(cell[name])
+    for name in ("template_tags", "labels", "members"):
+        cell[name] = tuple(cell.get(name, ()))
     return Result(**cell, metrics=metrics)

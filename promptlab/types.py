@@ -1,6 +1,6 @@
 """The frozen values that flow from row to result; each arrow of the design turns one into the next.
 
-Example -> Prompt -> EncodedPrompt -> MaskScores -> LabelScores -> Prediction.
+Example -> Prompt -> EncodedPrompt -> MaskScores; what follows is arrays of label scores, one row an example.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Float32, Float64, Int32, Int64
+    from jaxtyping import Float32, Int32, Int64
 
 SegmentKind = Literal["literal", "field", "mask", "sep", "soft"]
 Keep = Literal["head", "tail", "middle"]
@@ -98,6 +98,7 @@ class MaskScores:
     `keys[i]`, `fills[i]` and `masks[i]` name a row: the prompt, the fill and the number of the mask.
     `log_probs[i, j]` is the log-probability of token `token_ids[j]` after a log-softmax over the full vocabulary;
     `log_normalizers[i]` is the log-sum-exp of the logits; `top_ids` and `top_log_probs` are the best fills, best first.
+    `states[i]`, where asked for, is what the decoder of the head is applied to: logits = states @ weight.T + bias.
     """
 
     keys: tuple[str, ...]
@@ -108,16 +109,4 @@ class MaskScores:
     log_probs: Float32[np.ndarray, "row candidate"]
     top_ids: Int64[np.ndarray, "row top"]
     top_log_probs: Float32[np.ndarray, "row top"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelScores:
-    """Label scores of many rows by one decision rule; natural logarithms, float64.
-
-    `scores[i, y]` is s(x, y) of DESIGN section 7, unnormalised over labels; rows that could not be scored hold NaN
-    in memory only. `log_mass[i]` is the log-probability of all label words together.
-    """
-
-    labels: tuple[str, ...]
-    scores: Float64[np.ndarray, "row label"]
-    log_mass: Float64[np.ndarray, " row"]
+    states: Float32[np.ndarray, "row dim"] | None = None

@@ -1,11 +1,11 @@
-"""MaskScores + a map from word to token id -> LabelScores: which label the words at the mask speak for.
+"""Log-probabilities of words at the mask -> label scores: which label the words speak for.
 
 Needs no model: any verbalizer can be tried on a stored block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,35 +13,28 @@ from scipy.special import log_softmax, logsumexp
 
 from promptlab.errors import LabelWordError
 from promptlab.specs.verbalizer import Pool, Verbalizer
-from promptlab.types import LabelScores
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
 
-def verbalize(
-    log_probs: Float64[np.ndarray, "row candidate"],
-    token_ids: Mapping[int, int],
-    verbalizer: Verbalizer,
-    word_ids: Mapping[str, int],
-    labels: tuple[str, ...],
-) -> LabelScores:
-    """Label scores s(x, y) from the log-probabilities of tokens at the mask.
+def pool_labels(
+    word_scores: Float64[np.ndarray, "row word"], verbalizer: Verbalizer, labels: tuple[str, ...]
+) -> Float64[np.ndarray, "row label"]:
+    """Label scores s(x, y), natural logarithms that are not normalised over labels.
 
     Args:
-        log_probs: natural log-probabilities over the full vocabulary, NaN in rows that could not be scored.
-        token_ids: column of `log_probs` for each token id.
-        verbalizer: label words, weights and pooling.
-        word_ids: token id of each label word in this template's context.
+        word_scores: one column a word of `verbalizer.words`, in their order; NaN in rows that could not be scored.
+        verbalizer: which words stand for which label, their weights and how they are pooled.
         labels: the task's labels, in order.
-
-    Raises:
-        LabelWordError: two labels meet in one token.
     """
-    check_collisions(verbalizer, word_ids)
-    scores = np.stack([_pool_label(log_probs, token_ids, verbalizer, word_ids, label) for label in labels], axis=1)
-    columns = sorted({token_ids[word_ids[word]] for word in verbalizer.words})
-    return LabelScores(labels, scores, logsumexp(log_probs[:, columns], axis=1))
+    columns, start = {}, 0
+    for label, words in verbalizer.labels.items():
+        columns[label] = slice(start, start + len(words))
+        start += len(words)
+    weights = {label: np.array([word.weight for word in words]) for label, words in verbalizer.labels.items()}
+    pooled = [pool(word_scores[:, columns[label]], weights[label], verbalizer.pool) for label in labels]
+    return np.stack(pooled, axis=1)
 
 
 def pool(
@@ -63,6 +56,27 @@ def pool(
     return pooled
 
 
+def log_mass(
+    word_scores: Float64[np.ndarray, "row word"], word_ids: Mapping[str, int], verbalizer: Verbalizer
+) -> Float64[np.ndarray, " row"]:
+    """Log-probability that the distinct tokens of all label words have together at the mask of each row."""
+    first = {word_ids[word]: number for number, word in reversed(list(enumerate(verbalizer.words)))}
+    mass: Float64[np.ndarray, " row"] = logsumexp(word_scores[:, sorted(first.values())], axis=1)
+    return mass
+
+
+def require_words(found: Mapping[str, int | str], words: Iterable[str], *, where: str) -> dict[str, int]:
+    """The token ids of words that must all be single tokens, from a map that holds the reason where one is not.
+
+    Raises:
+        LabelWordError: some are not; every one is named with its token split.
+    """
+    faults = [str(found[word]) for word in words if isinstance(found[word], str)]
+    if faults:
+        raise LabelWordError("\n".join(f"{where}: {fault}" for fault in faults))
+    return {word: int(found[word]) for word in words}
+
+
 def check_collisions(verbalizer: Verbalizer, word_ids: Mapping[str, int]) -> None:
     """Refuse a verbalizer two of whose words are the same token here: "Yes" and "yes" in an uncased vocabulary."""
     owner: dict[int, tuple[str, str]] = {}
@@ -82,16 +96,3 @@ def label_probabilities(scores: Float64[np.ndarray, "row label"]) -> Float64[np.
     """p(y | x) = softmax over labels of s(x, y); NaN rows stay NaN."""
     probabilities: Float64[np.ndarray, "row label"] = np.exp(log_softmax(scores, axis=1))
     return probabilities
-
-
-def _pool_label(
-    log_probs: Float64[np.ndarray, "row candidate"],
-    token_ids: Mapping[int, int],
-    verbalizer: Verbalizer,
-    word_ids: Mapping[str, int],
-    label: str,
-) -> Float64[np.ndarray, " row"]:
-    words = verbalizer.labels[label]
-    columns = [token_ids[word_ids[word.word]] for word in words]
-    weights = np.array([word.weight for word in words], dtype=np.float64)
-    return pool(log_probs[:, columns], weights, verbalizer.pool)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptlab.encoding import Encoder
+from promptlab.errors import ModelError
 from promptlab.types import EncodedPrompt, MaskScores
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Int64
+    from jaxtyping import Float32, Int64
 
 NUM_TOP = 5
 
@@ -73,12 +74,31 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def score(self, prompts: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"]) -> MaskScores:
+    def score(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        token_ids: Int64[np.ndarray, " candidate"],
+        *,
+        keep_states: bool = False,
+    ) -> MaskScores:
         """Log-probabilities of the tokens at every mask of a batch, in order of prompt, then of mask.
 
+        With `keep_states` the scores carry the last states at the masks.
+
         Raises:
+            ModelError: states were asked for and the head has no plain decoder.
             MemoryError: the batch does not fit; the caller tries a smaller one.
         """
+
+    def decoder_rows(
+        self, token_ids: Int64[np.ndarray, " token"]
+    ) -> tuple[Float32[np.ndarray, "token dim"], Float32[np.ndarray, " token"]]:
+        """Weights and biases that turn a last state at a mask into the logits of some tokens.
+
+        Raises:
+            ModelError: the head has no plain decoder.
+        """
+        raise ModelError(f"model '{self.scorer.model}': its backend keeps no states at masks.")
 
     @abc.abstractmethod
     def facts(self) -> dict[str, Any]:

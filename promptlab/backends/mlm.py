@@ -10,6 +10,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from promptlab.types import EncodedPrompt, MaskScores
 
 if TYPE_CHECKING:
     import torch
-    from jaxtyping import Float, Int64
+    from jaxtyping import Float, Float32, Int64
 
 DEFAULT_MAX_LENGTH = 512
 _PROBE_TOLERANCE = 1e-3
@@ -115,20 +116,43 @@ class MaskedBackend(Backend):
         length = max_length or min(limit, DEFAULT_MAX_LENGTH)
         return Encoder(self.tokenizer, max_length=length, uses_segment_ids=num_segment_types >= 2)
 
-    def score(self, prompts: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"]) -> MaskScores:
+    def score(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        token_ids: Int64[np.ndarray, " candidate"],
+        *,
+        keep_states: bool = False,
+    ) -> MaskScores:
         """Scores of a batch; see `Backend.score`."""
         import torch
 
+        if keep_states and self._decoder is None:
+            raise ModelError(
+                f"model '{self._checkpoint.name}': the head of {self._checkpoint.architecture} is no plain product with "
+                "the states at masks, so --store-states cannot keep them."
+            )
         try:
             with torch.inference_mode():
-                logits = self._mask_logits(prompts)
-                return _to_scores(prompts, logits, token_ids)
+                logits = self._mask_logits(prompts, keep_states=keep_states)
+                scores = _to_scores(prompts, logits, token_ids)
+                return replace(scores, states=self._take_states()) if keep_states else scores
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from None
         except RuntimeError as error:
             if "out of memory" in str(error) or "can't allocate memory" in str(error):
                 raise MemoryError(str(error)) from None
             raise
+
+    def decoder_rows(
+        self, token_ids: Int64[np.ndarray, " token"]
+    ) -> tuple[Float32[np.ndarray, "token dim"], Float32[np.ndarray, " token"]]:
+        """Weights and biases of tokens; see `Backend.decoder_rows`."""
+        if self._decoder is None:
+            return super().decoder_rows(token_ids)
+        weight, bias = self._decoder
+        rows = weight.detach()[token_ids].float().cpu().numpy()
+        added = np.zeros(len(rows), np.float32) if bias is None else bias.detach()[token_ids].float().cpu().numpy()
+        return rows, added
 
     def facts(self) -> dict[str, Any]:
         """What effectively runs; the weights are loaded for it."""
@@ -190,7 +214,40 @@ class MaskedBackend(Backend):
         tolerance = max(_PROBE_TOLERANCE, rounding)
         return kept.shape == (1, *plain.shape) and bool((kept[0] - plain).abs().max() < tolerance)
 
-    def _mask_logits(self, prompts: Sequence[EncodedPrompt]) -> Float[torch.Tensor, "mask vocabulary"]:
+    @functools.cached_property
+    def _decoder(self) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """Weight and bias of the decoder, where logits are their plain product with what the decoder is given."""
+        import torch
+
+        model = self._model
+        decoder = model.get_output_embeddings()
+        if self._head_path != "masks only" or not isinstance(decoder, torch.nn.Linear):
+            return None
+        decoder.register_forward_pre_hook(self._keep_states)
+        inputs = {"input_ids": torch.arange(6, device=self._device).reshape(1, 6) % model.config.vocab_size}
+        self._kept.rows = tuple(torch.tensor([index], device=self._device) for index in (0, 2))
+        self._kept.wants_states = True
+        try:
+            with torch.inference_mode():
+                logits, states = model(**inputs).logits[0], self._kept.states
+                product = torch.nn.functional.linear(states, decoder.weight, decoder.bias)
+        finally:
+            self._kept.rows, self._kept.wants_states = None, False
+        return (decoder.weight, decoder.bias) if (product - logits).abs().max() < _PROBE_TOLERANCE else None
+
+    def _keep_states(self, module: Any, args: Any) -> None:
+        """Forward hook of the decoder: what it is given is kept where somebody asked for it."""
+        if getattr(self._kept, "wants_states", False):
+            self._kept.states = args[0].reshape(-1, args[0].shape[-1])
+
+    def _take_states(self) -> Float32[np.ndarray, "mask dim"]:
+        states: Float32[np.ndarray, "mask dim"] = self._kept.states.float().cpu().numpy()
+        self._kept.states = None
+        return states
+
+    def _mask_logits(
+        self, prompts: Sequence[EncodedPrompt], *, keep_states: bool = False
+    ) -> Float[torch.Tensor, "mask vocabulary"]:
         import torch
 
         model = self._model
@@ -200,11 +257,11 @@ class MaskedBackend(Backend):
         rows = (torch.tensor(batch, device=self._device), torch.tensor(positions, device=self._device))
         if self._head_path == "all positions":
             return _float(model(**inputs).logits[rows])
-        self._kept.rows = rows
+        self._kept.rows, self._kept.wants_states = rows, keep_states
         try:
             return _float(model(**inputs).logits[0])
         finally:
-            self._kept.rows = None
+            self._kept.rows, self._kept.wants_states = None, False
 
     def _pad(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Int64[np.ndarray, "prompt token"]]:
         """Right-padded inputs: positions that start at the left are the same alone and in a batch."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.main import get_command
 
 from promptlab._version import __version__
+from promptlab.cli.compare import compare
 from promptlab.cli.convert import convert
 from promptlab.cli.doctor import doctor
 from promptlab.cli.ls import ls
+from promptlab.cli.predict import predict
 from promptlab.cli.pretrain import pretrain
 from promptlab.cli.preview import preview
 from promptlab.cli.report import report
+from promptlab.cli.rescore import rescore
 from promptlab.cli.run import run
+from promptlab.cli.try_text import try_text
 from promptlab.errors import PromptlabError, UsageError
 
 INTERRUPTED = 130
@@ -35,9 +40,21 @@ app = typer.Typer(
     help="Score and compare prompts for masked language models.",
     epilog="Start with: promptlab run   (three small tasks on the bundled model, with a report)",
 )
-COMMANDS = (run, preview, ls, report, doctor, pretrain, convert)
-for command in COMMANDS:
-    app.command()(command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "try": try_text,
+    "preview": preview,
+    "predict": predict,
+    "rescore": rescore,
+    "compare": compare,
+    "report": report,
+    "ls": ls,
+    "doctor": doctor,
+    "pretrain": pretrain,
+    "convert": convert,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -92,7 +109,7 @@ def _call(arguments: list[str]) -> None:
 
 def _sentence(fault: Any, arguments: list[str]) -> str:
     """What the parser refuses, and the command that lists what there is."""
-    where = " ".join(["promptlab", *(command.__name__ for command in COMMANDS if command.__name__ == arguments[0])])
+    where = " ".join(["promptlab", *(name for name in COMMANDS if name == arguments[0])])
     message = fault.format_message().rstrip(".")
     return f"{message}{'' if message.endswith('?') else '.'} `{where} --help` lists what there is."
 

@@ -5,12 +5,14 @@ No line that a command prints is longer than 80 characters, but for paths and fo
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from promptlab.errors import UsageError
+from promptlab.errors import UsageError, did_you_mean
 
 WIDTH = 80
 _GAP = "  "
@@ -35,6 +37,11 @@ def split_names(values: Sequence[str] | None) -> list[str] | None:
     return names
 
 
+def split_pairs(values: Sequence[str] | None) -> list[str] | None:
+    """`raw=label` pairs from repeated and comma-separated options."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()] if values else None
+
+
 def table(rows: Sequence[Sequence[str]], *, header: Sequence[str], wrap: bool = False) -> str:
     """Left-aligned columns within 80 characters; the last one is cut with an ellipsis, or wrapped."""
     *columns, last = zip(header, *rows, strict=True)
@@ -48,9 +55,32 @@ def table(rows: Sequence[Sequence[str]], *, header: Sequence[str], wrap: bool = 
     return "\n".join(line.rstrip() for line in lines)
 
 
+def check_form(output: str, forms: Sequence[str] = ("text", "json")) -> None:
+    """Refuse a form of output that a command does not have.
+
+    Raises:
+        UsageError: the form is unknown.
+    """
+    if output not in forms:
+        listed = f"{', '.join(forms[:-1])} or {forms[-1]}"
+        raise UsageError(f"--output {output}: write {listed}.{did_you_mean(output, forms)}")
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on standard output, for scripts; null where there is no number."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
 def print_lines(lines: Iterable[str]) -> None:
     """Lines on standard output."""
     print("\n".join(lines))
+
+
+def find_run(run: str) -> Path:
+    """The folder that a run's path or its name under `results/` means; it need not be there."""
+    folder = Path(run).expanduser()
+    named = Path("results") / run
+    return named if not folder.is_dir() and named.is_dir() else folder
 
 
 def relative(path: Path) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import typer
 
-from promptlab.cli.console import print_lines, split_names
+from promptlab.cli.console import check_form, print_json, print_lines, split_names
 
 
 def preview(
@@ -28,8 +29,11 @@ def preview(
     max_length: Annotated[str | None, typer.Option(metavar="N", help="Most tokens of a prompt.")] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     seed: Annotated[str, typer.Option(metavar="N", help="The one seed.")] = "0",
+    output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
 ) -> None:
     """Show prompts, tokens, label words and what is filled in."""
+    check_form(output)
+
     from promptlab.previewing import preview_task
     from promptlab.specs.run import make_run_spec
 
@@ -48,5 +52,9 @@ def preview(
         "seed": seed,
     }
     spec = make_run_spec({key: value for key, value in given.items() if value is not None})
-    for lines in preview_task(spec):
-        print_lines(lines)
+    found = preview_task(spec)
+    if output == "json":
+        print_json([dataclasses.asdict(one) for one in found])
+        return
+    for one in found:
+        print_lines(one.lines())

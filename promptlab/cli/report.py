@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from promptlab.cli.console import print_lines, relative
+from promptlab.cli.console import find_run, print_lines, relative
 
 
 def report(
@@ -17,10 +16,7 @@ def report(
     """Write the report of a stored run again."""
     from promptlab.results import read_results
 
-    folder = Path(run).expanduser()
-    if not folder.is_dir() and (Path("results") / run).is_dir():
-        folder = Path("results") / run
-    results = read_results(folder)
+    results = read_results(find_run(run))
 
     from promptlab.reporting.report import write_report
     from promptlab.reporting.summary import summary_lines

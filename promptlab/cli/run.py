@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from promptlab.cli.console import WIDTH, print_lines, relative, split_names
+from promptlab.cli.console import WIDTH, check_form, print_json, print_lines, relative, split_names, split_pairs
 from promptlab.errors import CellsFailed
 
 _LISTS = "names or globs, by comma or repeated"
@@ -29,7 +31,43 @@ def run(
         typer.Option(metavar="NAMES", help=f"Verbalizers: {_LISTS}, paths, or label=word|word,label=word."),
     ] = None,
     calibrations: Annotated[
-        list[str] | None, typer.Option(metavar="NAMES", help="Calibrations: none, contextual; default: both.")
+        list[str] | None,
+        typer.Option(metavar="NAMES", help=f"Calibrations: {_LISTS}; default: none,contextual."),
+    ] = None,
+    prepare: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="Calibrations whose prompts are scored too, for a later rescore."),
+    ] = None,
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="Mean over templates: a glob, or name=template|template; repeatable."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Metrics beside those of the tasks, such as brier,ece.")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Rows that no task describes: csv, tsv, jsonl, parquet, txt.")
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --rows: the column that templates call text.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=COLUMN", help="With --rows: a field and its column; repeatable.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --rows: the column of gold labels, if there is one.")
+    ] = None,
+    label_values: Annotated[
+        list[str] | None, typer.Option(metavar="RAW=LABEL", help="With --rows: what raw labels mean; repeatable.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="With --rows: the labels; default: the verbalizers'.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --rows: the family whose templates fit.")
+    ] = None,
+    train_rows: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --rows: train rows, for domain and support.")
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder that local rows lie in.")] = None,
     include: Annotated[
@@ -52,16 +90,22 @@ def run(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the run; default: made of models and plan.")
     ] = None,
+    store_states: Annotated[
+        bool, typer.Option("--store-states", help="Keep the states at masks, for words that come later.")
+    ] = False,
+    amend: Annotated[bool, typer.Option("--amend", help="Change the run that --name names.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and leave.")] = False,
     config: Annotated[str | None, typer.Option(metavar="FILE", help="A run.yaml; flags go on top of it.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the paths only.")] = False,
     no_text: Annotated[
         bool, typer.Option("--no-text", help="Note in the manifest that no text of rows may be shown.")
     ] = False,
+    output: Annotated[str, typer.Option(metavar="FORM", help="text or json, on standard output.")] = "text",
 ) -> None:
     """Score tasks x templates x verbalizers x models; report."""
     from promptlab.specs.run import make_run_spec
 
+    check_form(output)
     given: dict[str, Any] = {
         "models": split_names(model),
         "revision": revision,
@@ -69,6 +113,17 @@ def run(
         "templates": split_names(templates),
         "verbalizers": split_names(verbalizers),
         "calibrations": split_names(calibrations),
+        "prepare": split_names(prepare),
+        "ensembles": ensemble or None,
+        "metrics": split_names(metrics),
+        "rows": rows,
+        "text_column": text_column,
+        "fields": field or None,
+        "label_column": label_column,
+        "label_values": split_pairs(label_values),
+        "labels": split_names(labels),
+        "family": family,
+        "train_rows": train_rows,
         "data": data,
         "include": include or None,
         "split": split,
@@ -81,35 +136,46 @@ def run(
         "output_path": output_path,
         "name": name,
         "no_text": no_text or None,
+        "store_states": store_states or None,
     }
     spec = make_run_spec({key: value for key, value in given.items() if value is not None}, config=config)
     if dry_run:
-        _print_plan(spec)
+        _print_plan(spec, output)
         return
-    _run(spec, quiet=quiet)
+    _run(spec, quiet=quiet, amend=amend, output=output)
 
 
-def _run(spec: Any, *, quiet: bool) -> None:
+def _run(spec: Any, *, quiet: bool, amend: bool, output: str) -> None:
     from promptlab.harness import execute
     from promptlab.progress import ConsoleProgress
 
     progress = ConsoleProgress(quiet=quiet)
     command = shlex.join(["promptlab", *sys.argv[1:]])
     try:
-        results = execute(spec, progress=progress, command=command)
+        results = execute(spec, progress=progress, command=command, amend=amend)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what was scored is stored. The same command continues: {command}") from None
     finally:
         progress.finish()
 
     from promptlab.reporting.report import write_report
-    from promptlab.reporting.summary import summary_lines
 
     paths = write_report(results)
+    print_run(results, paths, quiet=quiet, output=output)
+    _tell_failures(results.manifest["failures"], num_done=len(results.manifest["tasks"]), done="stored")
+
+
+def print_run(results: Any, paths: Sequence[Path], *, quiet: bool, output: str) -> None:
+    """What a run found: the summary and the files, the files alone, or all of it as JSON."""
+    from promptlab.reporting.summary import summary_lines
+    from promptlab.results import as_json
+
+    if output == "json":
+        print_json(as_json(results))
+        return
     if not quiet:
         print_lines([*summary_lines(results), ""])
     print_lines(relative(path) for path in [results.folder / "results.json", *paths])
-    _tell_failures(results.manifest["failures"], num_done=len(results.manifest["tasks"]), done="stored")
 
 
 def _tell_failures(failures: dict[str, str], *, num_done: int, done: str) -> None:
@@ -123,28 +189,32 @@ def _tell_failures(failures: dict[str, str], *, num_done: int, done: str) -> Non
         raise CellsFailed("\n".join([head, *failures.values()]))
 
 
-def _print_plan(spec: Any) -> None:
+def _print_plan(spec: Any, output: str) -> None:
     """The plan of a run: what applies to what, and how much there is to score."""
     from promptlab.harness import plan_run
 
     plan = plan_run(spec)
+    if output == "json":
+        print_json(plan.describe())
+    else:
+        print_lines(_plan_lines(plan))
+    _tell_failures(plan.loaded.failures, num_done=len(plan.loaded.rows), done="planned")
+
+
+def _plan_lines(plan: Any) -> list[str]:
+    described = plan.describe()
     lines = [f"run {plan.name}, nothing is scored"]
-    for backend, blocks in plan.models:
-        prompts = sum(len(block.rows.examples) for block in blocks)
-        cells = sum(len(block.cells) for block in blocks)
-        counts = f"{len(blocks)} blocks, {cells} cells, at most {prompts} prompts of rows"
-        lines += _wrapped(f"{backend.scorer.model}: {counts}", "")
-        for task in plan.rows:
-            of_task = [block for block in blocks if block.task.name == task]
-            templates = {block.template.template.name: block.template.template.text for block in of_task}
-            verbalizers = {cell.verbalizer.name: cell.verbalizer.labels for block in of_task for cell in block.cells}
-            lines.append(f"  {task}: {len(plan.rows[task].examples)} rows")
-            lines += [line for name, text in templates.items() for line in _named("template", name, text)]
-            for name, labels in verbalizers.items():
-                words = ", ".join(f"{label}={'|'.join(w.word for w in labels[label])}" for label in labels)
-                lines += _named("verbalizer", name, words)
-    print_lines(lines)
-    _tell_failures(plan.failures, num_done=len(plan.rows), done="planned")
+    for model in described["models"]:
+        counts = f"{model['blocks']} blocks, {model['cells']} cells, at most {model['prompts']} prompts of rows"
+        more = f" and {model['calibration_prompts']} of calibrations" if model["calibration_prompts"] else ""
+        lines += _wrapped(f"{model['model']}: {counts}{more}", "")
+        for task, facts in model["tasks"].items():
+            lines.append(f"  {task}: {facts['rows']} rows")
+            for kind in ("template", "verbalizer", "ensemble"):
+                lines += [line for name, text in facts[f"{kind}s"].items() for line in _named(kind, name, text)]
+            for name, reason in facts["faults"].items():
+                lines += _wrapped(f"no {name} prompts for some templates: it {reason}", "    ")
+    return lines
 
 
 def _named(kind: str, name: str, text: str) -> list[str]:

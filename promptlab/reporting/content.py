@@ -77,7 +77,7 @@ def make_document(results: RunResults) -> Document:
 def _lead(results: RunResults, grids: Sequence[Grid]) -> str:
     """What was asked and run, in words."""
     cells = results.results
-    kinds = {cell.template: kind_of(cell) for cell in cells}
+    kinds = {cell.template: kind_of(cell) for cell in cells if not cell.members}
     num_controls = sum(kind != "instructive" for kind in kinds.values())
     models = model_names(cell.model for cell in cells)
     facts = {item["model"]: item for item in results.manifest.get("models", ())}
@@ -117,7 +117,7 @@ def _task_facts(results: RunResults, task: str) -> Mapping[str, Any]:
 def _source(facts: Mapping[str, Any]) -> str:
     source = facts.get("source", {})
     kind = str(source.get("kind", "unknown"))
-    shown = {"bundled": "bundled with the task", "local": "local files"}
+    shown = {"bundled": "bundled with the task", "local": "local files", "files": "files of one's own"}
     if kind != "hub":
         return shown.get(kind, kind)
     return f"hub dataset {source.get('path')}, source {'verified' if source.get('verified') else 'not verified'}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from promptlab.reporting.document import Figure, Paragraph, Part, Table, make_table
+from promptlab.reporting.document import Figure, Paragraph, Part, Subheading, Table, make_table
 from promptlab.reporting.formats import count, listing, model_names, percent, plural, span, three_digits
 from promptlab.reporting.panels import spread_panel
 from promptlab.reporting.spreads import Grid, Headline, Spread, content_free, grid_titles, headlines
@@ -22,6 +22,16 @@ _HEADLINE = (
     "The gap to the oracle is how far the best of these cells lies from the median: that cell is known only after "
     "looking at the gold labels, so it is an oracle and no result."
 )
+
+_AGREEMENT = (
+    "Agreement is the mean over rows of the share of pairs of instructive templates that predict the same label; its "
+    "interval is about the rows. It needs no gold labels, and templates can agree on what is wrong."
+)
+_ENSEMBLE = (
+    "An ensemble predicts by the mean over its templates of p(label | row), each calibrated on its own, without "
+    "weights. It is one cell, and is not counted among the templates."
+)
+_LONGEST_OPEN = 12
 
 
 def headline_parts(grids: Sequence[Grid]) -> Iterable[Part]:
@@ -42,6 +52,8 @@ def headline_parts(grids: Sequence[Grid]) -> Iterable[Part]:
             "Rows without gold labels cannot be measured; these are the shares of rows that got each label."
         )
         yield _share_table(unmeasured)
+    yield from _agreement_parts(grids)
+    yield from _ensemble_parts(grids)
     empty = [grid.task for grid in grids if not grid.decided]
     if empty:
         yield Paragraph(f"No cell was decided on {listing(dict.fromkeys(empty))}; the reasons stand under warnings.")
@@ -130,6 +142,66 @@ def _share_table(grids: Sequence[Grid]) -> Table:
                 rows.append([model, grid.task, calibration, label, middle, f"{low} to {high}", count(len(cells))])
     heads = ["~model", "~task", "~calibration", "~label", "#median share", "#min to max", "#cells"]
     return make_table(heads, rows)
+
+
+def _agreement_parts(grids: Sequence[Grid]) -> Iterable[Part]:
+    """How far the templates agree, which needs no gold labels."""
+    models = model_names(grid.model for grid in grids)
+    rows = [
+        [
+            models[grid.model] if len(models) > 1 else "",
+            grid.task,
+            grid.verbalizers().get(one.verbalizer, one.verbalizer),
+            one.calibration,
+            percent(one.value),
+            f"{percent(one.low)} to {percent(one.high)}",
+            count(one.num_templates),
+        ]
+        for grid in grids
+        for one in grid.agreements
+    ]
+    if rows:
+        yield Subheading("How far templates agree")
+        yield Paragraph(_AGREEMENT)
+        heads = ["~model", "~task", "~verbalizer", "~calibration", "#agreement", "#95 % interval", "#templates"]
+        folded = plural(len(rows), "verbalizer x calibration") if len(rows) > _LONGEST_OPEN else None
+        yield make_table(heads, rows, fold=folded)
+
+
+def _ensemble_parts(grids: Sequence[Grid]) -> Iterable[Part]:
+    """Ensembles of templates: cells that average probabilities."""
+    models = model_names(grid.model for grid in grids)
+    rows = []
+    for grid in grids:
+        for cell in grid.ensembles:
+            value = grid.value(cell)
+            rows.append(
+                [
+                    models[grid.model] if len(models) > 1 else "",
+                    grid.task,
+                    cell.template.partition(":")[2],
+                    grid.verbalizers().get(cell.verbalizer, cell.verbalizer),
+                    cell.calibration,
+                    count(len(cell.members)),
+                    three_digits(value.value if value else None),
+                    span(value.low, value.high) if value else span(None, None),
+                ]
+            )
+    if rows:
+        yield Subheading("Ensembles of templates")
+        yield Paragraph(_ENSEMBLE)
+        heads = [
+            "~model",
+            "~task",
+            "~ensemble",
+            "~verbalizer",
+            "~calibration",
+            "#templates",
+            "#metric",
+            "#95 % interval",
+        ]
+        folded = plural(len(rows), "ensemble cell") if len(rows) > _LONGEST_OPEN else None
+        yield make_table(heads, rows, fold=folded)
 
 
 def show_median(spread: Spread | None) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from promptlab.errors import UsageError
+from promptlab.files import write_bytes
 from promptlab.reporting.content import make_document
 from promptlab.reporting.html import to_html
 from promptlab.reporting.markdown import to_markdown
 from promptlab.reporting.tables import to_csv
 from promptlab.results import RunResults
-from promptlab.store import write_bytes
 
 FILES = {"html": "report.html", "md": "report.md", "csv": "results.csv"}
 

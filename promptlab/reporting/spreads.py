@@ -13,7 +13,7 @@ from typing import Any
 
 from promptlab.reporting.formats import model_names
 from promptlab.reporting.naming import TABLE_WIDTH, shown_names, template_texts, verbalizer_texts
-from promptlab.results import MetricValue, Result, RunResults
+from promptlab.results import Agreement, MetricValue, Result, RunResults
 
 CONTROLS = ("irrelevant", "misleading", "null")
 KINDS = ("instructive", *CONTROLS)
@@ -41,7 +41,8 @@ class Grid:
     """The cells of one model on one task, and what they are measured by.
 
     `metric` is None where the rows have no gold labels; `gold_counts` is None where the run does not tell them.
-    `texts` has the words of inline templates and verbalizers, by name.
+    `texts` has the words of inline templates and verbalizers, by name. `ensembles` are cells too, and stand apart: they
+    are no templates. `agreements` says how often two instructive templates predict the same label.
     """
 
     model: str
@@ -56,6 +57,8 @@ class Grid:
     baseline_notes: Mapping[str, str]
     gold_counts: Mapping[str, int] | None
     texts: Mapping[str, str] = field(default_factory=dict)
+    ensembles: tuple[Result, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
 
     @property
     def decided(self) -> list[Result]:
@@ -81,7 +84,7 @@ class Grid:
         return shown_names((cell.verbalizer for cell in self.cells), self.texts, width)
 
     def value(self, cell: Result) -> MetricValue | None:
-        """The headline metric of a cell."""
+        """The headline metric of a cell, of an ensemble too."""
         return cell.metrics.get(self.metric) if self.metric else None
 
     def numbers(self, cells: Iterable[Result]) -> list[float]:
@@ -226,8 +229,9 @@ def template_order(grid: Grid) -> list[str]:
     return sorted(kinds, key=rank)
 
 
-def _make_grid(results: RunResults, cells: Sequence[Result]) -> Grid:
-    first = cells[0]
+def _make_grid(results: RunResults, found: Sequence[Result]) -> Grid:
+    first, cells = found[0], [cell for cell in found if not cell.members]
+    of_grid = (first.model, first.task, first.split)
     facts: Mapping[str, Any] = results.manifest.get("tasks", {}).get(first.task, {})
     metric = _headline_metric(facts, cells)
     of_task = [item for item in results.baselines if (item.task, item.split) == (first.task, first.split)]
@@ -244,6 +248,8 @@ def _make_grid(results: RunResults, cells: Sequence[Result]) -> Grid:
         baseline_notes={item.name: item.note for item in of_task},
         gold_counts=facts.get("gold_counts"),
         texts={**template_texts(results.manifest), **verbalizer_texts(results.manifest, first.labels)},
+        ensembles=tuple(cell for cell in found if cell.members and cell.skipped is None),
+        agreements=tuple(one for one in results.agreements if (one.model, one.task, one.split) == of_grid),
     )
 
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from promptlab.reporting.cautions import LOW_MASS, low_mass_pairs, skipped_groups
 from promptlab.reporting.formats import MISSING, model_names, percent, plural, round_percent, three_digits
+from promptlab.reporting.columns import cut, fit_columns, natural_width
 from promptlab.reporting.naming import TERMINAL_WIDTHS
-from promptlab.reporting.spreads import Grid, Headline, headlines, kind_of, make_grids, most_predicted
+from promptlab.reporting.spreads import Grid, Headline, Spread, headlines, kind_of, make_grids, most_predicted
 from promptlab.results import Result, RunResults
 
 MAX_SINGLE_CELLS = 12
 _GAP = "  "
-_MIN_COLUMN = 8
 
 
 def summary_lines(results: RunResults, width: int = 80) -> list[str]:
@@ -46,7 +46,9 @@ def _grid_lines(grids: Sequence[Grid], width: int) -> list[str]:
     ]
     said = {"model": len(models) > 1, "metric": len(metrics) > 1}
     kept = [index for index, name in enumerate(head) if said.get(name, True)]
-    lines = _fit([head[i] for i in kept], [[row[i] for i in kept] for row in rows], width, num_left=len(kept) - 4)
+    lines = fit_columns(
+        [head[i] for i in kept], [[row[i] for i in kept] for row in rows], width, num_left=len(kept) - 4
+    )
     if not any(grid.metric for grid in grids):
         return [*lines, "the rows have no gold labels"]
     note = "median and min-max over instructive templates; majority of train"
@@ -78,7 +80,7 @@ def _cell_lines(grids: Sequence[Grid], width: int) -> list[str]:
         title = f"{models[grid.model]} on {grid.task}, {plural(grid.num_rows, 'row')} of {grid.split}"
         majority = grid.baselines.get("majority_train")
         title += f", majority of train {three_digits(majority)}" if majority is not None else ""
-        lines += [_cut(title, width), *_cell_table(grid, width), ""]
+        lines += [cut(title, width), *_cell_table(grid, width), ""]
     return lines[:-1]
 
 
@@ -92,9 +94,9 @@ def _cell_table(grid: Grid, width: int) -> list[str]:
             [templates[cell.template], verbalizers[cell.verbalizer], cell.calibration, *_cell_numbers(grid, cell)]
             for cell in grid.decided
         ]
-        if _natural_width([head, *rows]) <= width:
+        if natural_width([head, *rows]) <= width:
             break
-    return _fit(head, rows, width, num_left=3)
+    return fit_columns(head, rows, width, num_left=3)
 
 
 def _cell_numbers(grid: Grid, cell: Result) -> list[str]:
@@ -106,8 +108,8 @@ def _cell_numbers(grid: Grid, cell: Result) -> list[str]:
 
 
 def _notes(grids: Sequence[Grid], *, num_decided: int, width: int) -> list[str]:
-    """Low mass and skipped cells, in words."""
-    sentences = []
+    """Ensembles, agreement, low mass and skipped cells, in words."""
+    sentences = [*_ensemble_sentences(grids), *_agreement_sentences(grids)]
     low = sum(len(low_mass_pairs(grid)) for grid in grids)
     if low:
         of = plural(sum(len(grid.pairs()) for grid in grids), "template x verbalizer pair")
@@ -120,31 +122,36 @@ def _notes(grids: Sequence[Grid], *, num_decided: int, width: int) -> list[str]:
     return [line for sentence in sentences for line in textwrap.wrap(sentence, width, subsequent_indent=_GAP)]
 
 
-def _fit(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, num_left: int) -> list[str]:
-    """A table whose first columns are text, cut where the whole would be wider than the terminal."""
-    table = [list(head), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
-        widest = max(range(num_left), key=lambda index: widths[index])
-        if widths[widest] <= _MIN_COLUMN:
-            break
-        widths[widest] -= 1
-    return [_line(row, widths, num_left).rstrip() for row in table]
+def _ensemble_sentences(grids: Sequence[Grid]) -> list[str]:
+    """One sentence an ensemble of a model on a task: its metric by calibration, the median over verbalizers."""
+    models = model_names(grid.model for grid in grids)
+    sentences = []
+    for grid in grids:
+        where = f"{models[grid.model]} on {grid.task}" if len(models) > 1 else grid.task
+        for name in dict.fromkeys(cell.template for cell in grid.ensembles):
+            parts = []
+            for calibration in grid.calibrations:
+                cells = [c for c in grid.ensembles if (c.template, c.calibration) == (name, calibration)]
+                spread = Spread.of(grid.numbers(cells))
+                if spread is not None:
+                    parts.append(f"{calibration} {three_digits(spread.median)}")
+            if parts:
+                sentences.append(f"{name} on {where}, median over verbalizers: {', '.join(parts)}")
+    return sentences
 
 
-def _natural_width(table: Sequence[Sequence[str]]) -> int:
-    columns = list(zip(*table, strict=True))
-    return sum(max(map(len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
-
-
-def _line(row: Sequence[str], widths: Sequence[int], num_left: int) -> str:
-    cells = [_cut(text, width) for text, width in zip(row, widths, strict=True)]
-    padded = [
-        text.ljust(width) if index < num_left else text.rjust(width)
-        for index, (text, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return _GAP.join(padded)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _agreement_sentences(grids: Sequence[Grid]) -> list[str]:
+    """How far the templates agree where nothing else can be measured."""
+    models = model_names(grid.model for grid in grids)
+    sentences = []
+    for grid in grids:
+        if grid.metric is None and grid.agreements:
+            where = f"{models[grid.model]} on {grid.task}" if len(models) > 1 else grid.task
+            values = [one.value for one in grid.agreements]
+            span = (
+                percent(min(values))
+                if min(values) == max(values)
+                else f"{percent(min(values))} to {percent(max(values))}"
+            )
+            sentences.append(f"two templates predict the same label for {span} of the rows of {where}")
+    return sentences

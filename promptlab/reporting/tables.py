@@ -44,7 +44,7 @@ def columns(results: RunResults) -> list[str]:
     for metric in metric_names(results):
         names += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_interval"]
     names += ["mass", "prior_label", "prior", "predicted_label", "predicted_share"]
-    return [*names, *COUNTS, "skipped"]
+    return [*names, *COUNTS, "num_calibration_prompts", "num_members", "skipped"]
 
 
 def metric_names(results: RunResults) -> list[str]:
@@ -69,12 +69,14 @@ def _row(cell: Result, metrics: list[str]) -> dict[str, Value]:
         "family": cell.family,
         "split": cell.split,
         "template": cell.template,
-        "kind": kind_of(cell),
+        "kind": "ensemble" if cell.members else kind_of(cell),
         "verbalizer": cell.verbalizer,
         "pool": cell.pool,
         "calibration": cell.calibration,
         "mass": cell.mass,
         "skipped": cell.skipped,
+        "num_calibration_prompts": cell.num_calibration_prompts,
+        "num_members": len(cell.members),
         **{name: getattr(cell, name) for name in COUNTS},
     }
     for name in metrics:

@@ -12,7 +12,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from promptlab.documents import parse_yaml, validate
 from promptlab.errors import UsageError, did_you_mean
@@ -72,6 +72,39 @@ def _as_limit(value: Any) -> Any:
     return _whole(value, 1, "a whole number from 1, or first:N for the first N rows")
 
 
+def as_pairs(value: Any) -> Any:
+    """`key=value` texts, or a mapping, as a mapping of texts."""
+    if value is None or isinstance(value, Mapping):
+        return value if value is None else {str(key): item for key, item in value.items()}
+    pairs: dict[str, str] = {}
+    for text in value if isinstance(value, list | tuple) else (value,):
+        key, equals, item = (part.strip() for part in str(text).partition("="))
+        if not isinstance(text, str) or not equals or not key or not item:
+            raise ValueError(f"write name=value, found {text!r}")
+        if key in pairs:
+            raise ValueError(f"'{key}' stands twice")
+        pairs[key] = item
+    return pairs
+
+
+def _as_ensembles(value: Any) -> Any:
+    """`*`, `name=sentiment/*|just` or a mapping from name to selectors, as a mapping of tuples."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_choices(selectors) for name, selectors in value.items()}
+    named: dict[str, tuple[Any, ...]] = {}
+    for text in _as_selectors(value):
+        if not isinstance(text, str):
+            raise ValueError(f"write a glob, or name=selector|selector, found {text!r}")
+        name, equals, selectors = text.partition("=")
+        parts = [part.strip() for part in (selectors if equals else text).split("|")]
+        if not name.strip() or not all(parts):
+            raise ValueError(f"write a glob, or name=selector|selector, found {text!r}")
+        if name.strip() in named:
+            raise ValueError(f"'{name.strip()}' stands twice")
+        named[name.strip()] = tuple(parts)
+    return named
+
+
 def _as_dtype(value: Any) -> Any:
     if value not in DTYPES:
         raise ValueError(f"choose one of {', '.join(DTYPES)}, found {value!r}")
@@ -101,6 +134,17 @@ class RunSpec(BaseModel):
     templates: Annotated[tuple[str | Template, ...], BeforeValidator(_as_choices)] = ("*",)
     verbalizers: Annotated[tuple[str | dict[str, Any] | Verbalizer, ...], BeforeValidator(_as_choices)] = ("*",)
     calibrations: Annotated[tuple[str, ...], BeforeValidator(_as_choices)] = ("none", "contextual")
+    prepare: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
+    ensembles: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_as_ensembles)] = Field(default_factory=dict)
+    metrics: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
+    rows: Text | None = None
+    train_rows: Text | None = None
+    text_column: Text | None = None
+    fields: Annotated[dict[str, str] | None, BeforeValidator(as_pairs)] = None
+    label_column: Text | None = None
+    label_values: Annotated[dict[str, str] | None, BeforeValidator(as_pairs)] = None
+    labels: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
+    family: Text | None = None
     data: Text | None = None
     include: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
     split: Text = "test"
@@ -113,6 +157,35 @@ class RunSpec(BaseModel):
     output_path: Text = "results"
     name: Annotated[str | None, BeforeValidator(_as_name)] = None
     no_text: bool = False
+    store_states: bool = False
+
+    @model_validator(mode="after")
+    def _agree(self) -> RunSpec:
+        given = self.model_fields_set
+        if self.rows is None:
+            for key in OWN_ROWS:
+                if getattr(self, key) not in (None, ()):
+                    raise ValueError(f"{flag(key)} says something about --rows FILE, which is missing")
+        elif "tasks" in given and self.tasks != BUNDLED_TASKS:
+            raise ValueError("--rows and --tasks contradict each other: give the file, or the tasks")
+        elif "split" in given and self.split != "test":
+            raise ValueError("--rows and --split contradict each other: the rows of the file are what is scored")
+        elif self.label_values is not None and self.label_column is None:
+            raise ValueError("--label-values needs --label-column, whose values it names")
+        elif self.text_column is not None and "text" in (self.fields or {}):
+            raise ValueError("--text-column and --field text=... contradict each other: give one of them")
+        if self.store_states and self.dtype != "float32":
+            raise ValueError("--store-states keeps float32 states: leave --dtype out")
+        return self
+
+
+OWN_ROWS = ("train_rows", "text_column", "fields", "label_column", "label_values", "labels", "family")
+_FLAGS = {"models": "--model", "fields": "--field", "ensembles": "--ensemble"}
+
+
+def flag(key: str) -> str:
+    """The flag of a key of a run."""
+    return _FLAGS.get(key, f"--{key.replace('_', '-')}")
 
 
 def make_run_spec(values: Mapping[str, Any], *, config: str | os.PathLike[str] | None = None) -> RunSpec:
@@ -139,11 +212,12 @@ def make_run_spec(values: Mapping[str, Any], *, config: str | os.PathLike[str] |
 
 def _sentence(fault: Any) -> str:
     """One fault of a flag or an argument."""
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return f"{message}."
     name = str(fault["loc"][0])
     if fault["type"] == "extra_forbidden":
         known = list(RunSpec.model_fields)
         return f"argument '{name}' is unknown.{did_you_mean(name, known)} Known: {', '.join(known)}."
-    flag = {"models": "--model"}.get(name, f"--{name.replace('_', '-')}")
-    message = fault["msg"].removeprefix("Value error, ")
     found = "" if fault["type"] == "value_error" else f", found {fault['input']!r}"
-    return f"{flag}: {message}{found}."
+    return f"{flag(name)}: {message}{found}."

@@ -27,6 +27,7 @@ class TemplateHead(Spec):
 
     fields: Words | None = None
     tags: Annotated[tuple[Tag, ...], BeforeValidator(_as_tags)] = ("instructive",)
+    domain_prompt: str | None = None
     reference: str | None = None
     notes: str | None = None
 
@@ -41,6 +42,7 @@ class Template(Spec):
     first_line: int = 1
     fields: tuple[str, ...] | None = None
     tags: tuple[Tag, ...] = ("instructive",)
+    domain_prompt: str | None = None
     reference: str | None = None
     notes: str | None = None
 
@@ -81,6 +83,7 @@ def _template_from_file(file: LibraryFile) -> Template:
         first_line=first_line,
         fields=fields.fields,
         tags=fields.tags,
+        domain_prompt=fields.domain_prompt,
         reference=fields.reference,
         notes=fields.notes,
     )

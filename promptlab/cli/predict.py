@@ -1,0 +1,130 @@
+"""`promptlab predict`: new rows in, the same rows with a label and its probability out."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from promptlab.cli.console import check_form, split_pairs
+from promptlab.errors import UsageError
+
+FORMS = ("csv", "jsonl")
+
+
+def predict(
+    rows: Annotated[str, typer.Argument(metavar="FILE", help="csv, tsv, jsonl, parquet, txt; - reads standard input.")],
+    template: Annotated[
+        list[str], typer.Option(metavar="TEXT", help="A template's text or name; several are averaged.")
+    ],
+    verbalizer: Annotated[str, typer.Option(metavar="NAME", help="A verbalizer, or label=word|word,label=word.")],
+    text_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column that templates call text.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=COLUMN", help="A field and its column; repeatable.")
+    ] = None,
+    input_format: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="Of standard input: jsonl (default), csv, tsv, txt.")
+    ] = None,
+    calibration: Annotated[str, typer.Option(metavar="NAME", help="none, contextual or pmi_dc.")] = "none",
+    model: Annotated[str, typer.Option(metavar="NAME", help="A folder or a hub name.")] = "mini",
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="Folder with templates/, verbalizers/; repeatable.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(metavar="N", min=4, help="Most tokens of a prompt.")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "float32",
+    batch_size: Annotated[str, typer.Option(metavar="N", help="auto or a number of prompts.")] = "auto",
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="For templates that draw.")] = 0,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put before the names of the new columns.")] = "",
+    output_path: Annotated[
+        str | None,
+        typer.Option("--output-path", "-o", metavar="FILE", help=".csv or .jsonl; default: standard output."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FORM", help="csv or jsonl; default: by --output-path or the rows.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing on the way.")] = False,
+) -> None:
+    """Label new rows."""
+    from promptlab.labelling import STDIN, Labelling, label_rows, open_rows
+
+    form = _form(output, output_path, rows)
+    asked = Labelling(
+        templates=template,
+        verbalizer=verbalizer,
+        text_column=text_column,
+        fields=split_pairs(field),
+        calibration=calibration,
+        model=model,
+        revision=revision,
+        include=include or (),
+        max_length=max_length,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        seed=seed,
+        prefix=prefix,
+    )
+    number = unscored = 0
+    pairs = open_rows(rows, stdin=sys.stdin.buffer, form=input_format)
+    labelled = label_rows(pairs, asked, shown="standard input" if rows == STDIN else rows)
+    with _stream(output_path) as stream:
+        for row in _written(labelled, stream, form):
+            number += 1
+            unscored += row[f"{prefix}predicted"] is None
+    if not quiet:
+        where = f" in {output_path}" if output_path else ""
+        lost = f", {unscored} of them could not be scored" if unscored else ""
+        print(f"{number} rows labelled{where}{lost}", file=sys.stderr)
+
+
+def _form(output: str | None, output_path: str | None, rows: str) -> str:
+    if output is not None:
+        check_form(output, FORMS)
+        return output
+    suffix = Path(output_path or rows).suffix.lstrip(".").lower()
+    if output_path is not None and suffix not in FORMS:
+        raise UsageError(f"--output-path {output_path}: must end in .csv or .jsonl, or name the form by --output.")
+    return suffix if suffix in FORMS else "jsonl"
+
+
+@contextlib.contextmanager
+def _stream(path: str | None) -> Iterator[IO[str]]:
+    """Standard output, or a file that gets its name when it is whole."""
+    if path is None:
+        yield sys.stdout
+        return
+    from promptlab.files import whole_text
+
+    with whole_text(Path(path).expanduser()) as stream:
+        yield stream
+
+
+def _written(rows: Iterator[dict[str, Any]], stream: IO[str], form: str) -> Iterator[dict[str, Any]]:
+    """The rows, each after it was written."""
+    import csv
+    import json
+
+    writer: Any = None
+    for row in rows:
+        if form == "jsonl":
+            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        else:
+            if writer is None:
+                writer = csv.DictWriter(stream, list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+        yield row
+
+
+def _cell(value: Any) -> Any:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value

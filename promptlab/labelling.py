@@ -1,0 +1,132 @@
+"""A file, a stream or a list of rows -> the same rows with a predicted label, its probability and the mass."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from promptlab.ad_hoc import HEAD_ROWS, ad_hoc_task
+from promptlab.backends.base import Backend
+from promptlab.errors import DataError, UsageError
+from promptlab.predicting import Predicted, Predictor
+from promptlab.reading import read_rows, read_stream
+from promptlab.registry import BACKENDS
+from promptlab.rendering import check_fields, compile_template
+from promptlab.rows import stream_examples
+from promptlab.specs.base import only
+from promptlab.specs.run import as_pairs
+from promptlab.specs.template import load_templates
+from promptlab.specs.verbalizer import load_verbalizers
+from promptlab.types import Example
+
+STDIN = "-"
+Pairs = Iterable[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """How rows are to be labelled.
+
+    `templates` and `verbalizer` are selectors; `fields` maps a field of the templates to a column, and without it
+    and `text_column` every column is the field of its name. `prefix` stands before the names of the new columns.
+    """
+
+    templates: Sequence[Any]
+    verbalizer: Any
+    text_column: str | None = None
+    fields: Any = None
+    calibration: str = "none"
+    model: str = "mini"
+    revision: str | None = None
+    include: Sequence[str] = ()
+    max_length: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    batch_size: str | int = "auto"
+    seed: int = 0
+    prefix: str = ""
+
+
+def open_rows(rows: str, *, stdin: IO[bytes], form: str | None) -> Pairs:
+    """(place, raw row) pairs of a file, or of standard input for `-`.
+
+    Raises:
+        UsageError: a form was named for a file, whose suffix says it.
+    """
+    if rows == STDIN:
+        return read_stream(stdin, form or "jsonl", "standard input")
+    if form is not None:
+        raise UsageError(f"--format {form}: is for standard input, the suffix of {rows} says what it is.")
+    return read_rows(Path(rows).expanduser())
+
+
+def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[str, Any]]:
+    """Every row with `predicted`, `confidence`, `p_<label>`, `mass` and `reason` added, in order.
+
+    Args:
+        pairs: (place, raw row) pairs.
+        asked: how.
+        shown: what the rows are called in messages.
+
+    Raises:
+        PromptlabError: a fault that the user can mend.
+    """
+    source = iter(pairs)
+    head = list(itertools.islice(source, HEAD_ROWS))
+    if not head:
+        raise DataError(f"{shown}: has no rows.")
+    verbalizer = only(load_verbalizers([asked.verbalizer], include=asked.include), "verbalizer", str(asked.verbalizer))
+    templates = [compile_template(one) for one in load_templates(asked.templates, include=asked.include)]
+    fields = as_pairs(asked.fields)
+    labels = tuple(verbalizer.labels)
+    task = ad_hoc_task(shown, labels=labels, text_column=asked.text_column, fields=fields, head=head)
+    for template in templates:
+        check_fields(template, task.fields, of=shown)
+    _check_columns(head, labels, asked.prefix, shown)
+    backend: Backend = BACKENDS.get("mlm")(asked.model, revision=asked.revision, device=asked.device, dtype=asked.dtype)
+    predictor = Predictor(
+        backend=backend,
+        encoder=backend.encoder(asked.max_length),
+        templates=templates,
+        verbalizer=verbalizer,
+        fields=task.fields,
+        calibration=asked.calibration,
+        batch_size=asked.batch_size,
+        seed=asked.seed,
+    )
+    waiting: deque[Mapping[str, Any]] = deque()
+
+    def examples() -> Iterator[Example]:
+        for raw, example in stream_examples(task, itertools.chain(head, source)):
+            waiting.append(raw)
+            yield example
+
+    for predicted in predictor.predict(examples()):
+        yield {**waiting.popleft(), **_columns(predicted, labels, asked.prefix)}
+
+
+def _columns(predicted: Predicted, labels: Sequence[str], prefix: str) -> dict[str, Any]:
+    """What is added to a row; numbers are null where the row could not be scored."""
+    found = predicted.probabilities
+    values: dict[str, Any] = {
+        "predicted": predicted.label,
+        "confidence": found[predicted.label] if predicted.label is not None else None,
+        **{f"p_{label}": found.get(label) for label in labels},
+        "mass": predicted.mass,
+        "reason": predicted.reason,
+    }
+    return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+def _check_columns(
+    head: Sequence[tuple[str, Mapping[str, Any]]], labels: Sequence[str], prefix: str, shown: str
+) -> None:
+    """Refuse to write over a column that the rows have."""
+    new = _columns(Predicted(None, {}, None, None), labels, prefix)
+    taken = sorted({column for _, row in head for column in row} & set(new))
+    if taken:
+        raise UsageError(f"{shown}: has a column '{taken[0]}' already: name the new columns otherwise with --prefix.")

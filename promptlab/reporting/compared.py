@@ -1,0 +1,137 @@
+"""Comparison of two runs -> lines for a terminal, and rows for CSV; differences are second minus first."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import median
+
+from promptlab.comparing import AXES, PairedCells, RunComparison
+from promptlab.reporting.columns import fit_columns
+from promptlab.reporting.formats import model_names, percent, plural, signed, three_digits
+
+MAX_SINGLE_PAIRS = 12
+SIGNIFICANT = 0.05
+_GAP = "  "
+
+
+def comparison_lines(found: RunComparison, width: int = 80) -> list[str]:
+    """A comparison as lines of at most `width` characters; many pairs are summed up by task and calibration."""
+    pairs = [pair for pair in found.pairs if pair.metric is not None]
+    lines = _wrapped(_head(found), width)
+    if pairs and len(pairs) <= MAX_SINGLE_PAIRS:
+        lines += ["", *_pair_table(pairs, width)]
+    elif pairs:
+        lines += ["", *_group_table(pairs, width)]
+    unlabelled = [pair for pair in found.pairs if pair.metric is None]
+    if unlabelled:
+        values = [pair.agreement for pair in unlabelled]
+        lines += _wrapped(
+            f"without gold labels: the two predict the same label for {percent(median(values))} of the rows (median "
+            f"over {plural(len(values), 'pair')})",
+            width,
+        )
+    return [*lines, "", *(line for sentence in _notes(found, pairs) for line in _wrapped(sentence, width))]
+
+
+def comparison_csv(found: RunComparison) -> str:
+    """One row a pair."""
+    rows = [_flat(pair) for pair in found.pairs]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _flat(pair: PairedCells) -> dict[str, object]:
+    values = asdict(pair)
+    first, second = values.pop("first"), values.pop("second")
+    sides = {f"{axis}_{name}": side[axis] for axis in AXES for name, side in (("first", first), ("second", second))}
+    return {"task": values.pop("task"), **sides, **values}
+
+
+def _head(found: RunComparison) -> str:
+    what = f"they differ in {', '.join(found.differs_in)}" if found.differs_in else "their cells have the same names"
+    return f"first: {found.first}, second: {found.second}; {what}; differences are second minus first"
+
+
+def _pair_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
+    """One line a pair; an axis on which all pairs are alike is left out."""
+    named = [_names(pair) for pair in pairs]
+    columns = [name for name in named[0] if len({names[name] for names in named}) > 1] or ["task"]
+    head = [*columns, "first", "second", "difference", "95 % interval", "p (Holm)"]
+    rows = [
+        [
+            *(names[column] for column in columns),
+            three_digits(pair.value_first),
+            three_digits(pair.value_second),
+            signed(pair.difference),
+            f"{signed(pair.low)} to {signed(pair.high)}",
+            _p_value(pair.p_adjusted),
+        ]
+        for pair, names in zip(pairs, named, strict=True)
+    ]
+    return fit_columns(head, rows, width, num_left=len(columns))
+
+
+def _names(pair: PairedCells) -> dict[str, str]:
+    """What names a pair: both values of an axis that differs, one of any other."""
+    names = {"task": pair.task}
+    for axis in AXES:
+        values = [pair.first[axis], pair.second[axis]]
+        shown = model_names(values) if axis == "model" else {value: value.rpartition("/")[2] for value in values}
+        names[axis] = shown[values[0]] if values[0] == values[1] else f"{shown[values[0]]} / {shown[values[1]]}"
+    return {**names, "metric": str(pair.metric)}
+
+
+def _group_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
+    """One line a task, calibration and metric: the median difference, and how many pairs are better, worse and sure."""
+    groups: dict[tuple[str, str, str], list[PairedCells]] = {}
+    for pair in pairs:
+        names = _names(pair)
+        groups.setdefault((pair.task, names["calibration"], names["metric"]), []).append(pair)
+    head = ["task", "calibration", "metric", "median difference", "better", "worse", "Holm p < .05", "pairs"]
+    rows = []
+    for names, members in groups.items():
+        signs = [_sign(pair) for pair in members]
+        differences = [pair.difference for pair in members if pair.difference is not None]
+        sure = sum(pair.p_adjusted is not None and pair.p_adjusted < SIGNIFICANT for pair in members)
+        numbers = [signs.count(1), signs.count(-1), sure, len(members)]
+        rows.append([*names, signed(median(differences)), *map(str, numbers)])
+    return fit_columns(head, rows, width, num_left=3)
+
+
+def _sign(pair: PairedCells) -> int:
+    """Whether the second is better (1), worse (-1) or the same (0)."""
+    difference = (pair.difference or 0.0) * (1 if pair.higher_is_better else -1)
+    return (difference > 0) - (difference < 0)
+
+
+def _notes(found: RunComparison, pairs: Sequence[PairedCells]) -> list[str]:
+    notes = list(found.cautions)
+    if pairs:
+        tests = ", ".join(dict.fromkeys(f"{pair.metric} by {pair.interval} and {pair.test}" for pair in pairs))
+        notes.append(f"paired on {_rows(pairs)}; {tests}; p adjusted by Holm over {plural(len(pairs), 'comparison')}")
+    for side, number in (("first", found.unpaired_first), ("second", found.unpaired_second)):
+        if number:
+            notes.append(f"{plural(number, 'cell')} of the {side} run have no partner")
+    return notes
+
+
+def _rows(pairs: Sequence[PairedCells]) -> str:
+    numbers = sorted({pair.num_rows for pair in pairs})
+    return f"{numbers[0]} rows" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} rows"
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent=_GAP)
