@@ -17,6 +17,7 @@ from promptlab.cli.pretrain import pretrain
 from promptlab.cli.preview import preview
 from promptlab.cli.report import report
 from promptlab.cli.run import run
+from promptlab.cli.schema import schema
 from promptlab.errors import PromptlabError, UsageError
 
 INTERRUPTED = 130
@@ -35,7 +36,7 @@ app = typer.Typer(
     help="Score and compare prompts for masked language models.",
     epilog="Start with: promptlab run   (three small tasks on the bundled model, with a report)",
 )
-COMMANDS = (run, preview, ls, report, doctor, pretrain, convert)
+COMMANDS = (run, preview, ls, schema, report, doctor, pretrain, convert)
 for command in COMMANDS:
     app.command()(command)
 
