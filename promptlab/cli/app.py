@@ -18,6 +18,7 @@ from promptlab.cli.preview import preview
 from promptlab.cli.report import report
 from promptlab.cli.run import run
 from promptlab.cli.schema import schema
+from promptlab.cli.show import show
 from promptlab.errors import PromptlabError, UsageError
 
 INTERRUPTED = 130
@@ -36,7 +37,7 @@ app = typer.Typer(
     help="Score and compare prompts for masked language models.",
     epilog="Start with: promptlab run   (three small tasks on the bundled model, with a report)",
 )
-COMMANDS = (run, preview, ls, schema, report, doctor, pretrain, convert)
+COMMANDS = (run, preview, ls, show, schema, report, doctor, pretrain, convert)
 for command in COMMANDS:
     app.command()(command)
 
