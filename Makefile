@@ -39,6 +39,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.listing
 
 docs: $(DOCS_READY)
 	$(BIN)/python -m docs.generate

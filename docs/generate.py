@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs import meanings
+from promptlab import meanings
 
 OUTPUT = Path(__file__).parent / "reference" / "generated"
 
@@ -224,16 +224,9 @@ def result_kinds() -> list[tuple[str, Any, Mapping[str, str]]]:
     ]
 
 
-def file_keys(model: Any) -> list[str]:
-    """The keys that a file itself holds; name, path and family of whole files come from where it lies."""
-    from promptlab.specs.task import Task
-    from promptlab.specs.verbalizer import Verbalizer
-
-    given = {Task: {"name", "path"}, Verbalizer: {"name", "path", "family"}}.get(model, set())
-    return [name for name in model.model_fields if name not in given]
-
-
 def _keys(model: Any, known: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+    from promptlab.schemas import file_keys
+
     rows = []
     for name in file_keys(model):
         field = model.model_fields[name]

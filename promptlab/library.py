@@ -67,11 +67,12 @@ def list_files(kind: Kind, include: Sequence[str] = ()) -> dict[str, LibraryFile
     """Every file of a kind by name, sorted; a file of an earlier root hides one of the same name."""
     found: dict[str, LibraryFile] = {}
     for root in search_roots(include):
-        folder = root / FOLDERS[kind]
-        pattern = f"*{SUFFIXES[kind]}" if kind == "task" else f"*/*{SUFFIXES[kind]}"
-        for path in sorted(folder.glob(pattern)):
-            file = _describe(kind, path)
-            found.setdefault(file.name, file)
+        for folder in [root / FOLDERS[kind]] if kind == "task" else (root / FOLDERS[kind]).glob("*/"):
+            family = None if kind == "task" else folder.name
+            shown = shown_path(folder)  # once a folder: resolving every file's path would take most of the time
+            for path in folder.glob(f"*{SUFFIXES[kind]}"):
+                name = f"{family}/{path.stem}" if family else path.stem
+                found.setdefault(name, LibraryFile(kind, name, family, path, f"{shown}/{path.name}"))
     return dict(sorted(found.items()))
 
 
@@ -84,6 +85,8 @@ def select_files(kind: Kind, selector: str, include: Sequence[str] = ()) -> list
     files = list_files(kind, include)
     if selector in files:
         return [files[selector]]
+    if selector.endswith(SUFFIXES[kind]) and Path(selector).expanduser().is_file():
+        return [file_at(kind, Path(selector).expanduser())]
     if any(character in selector for character in "*?["):
         hits = [file for name, file in files.items() if fnmatch.fnmatchcase(name, selector)]
         if hits:
@@ -98,21 +101,8 @@ def select_files(kind: Kind, selector: str, include: Sequence[str] = ()) -> list
     return [_by_path(kind, selector, files)]
 
 
-def _by_path(kind: Kind, selector: str, files: dict[str, LibraryFile]) -> LibraryFile:
-    """A selector as a path to a file."""
-    path = Path(selector).expanduser()
-    if path.is_file():
-        if path.suffix != SUFFIXES[kind]:
-            raise UsageError(f"{selector}: a {kind} file ends in {SUFFIXES[kind]}, found '{path.suffix}'.")
-        return _describe(kind, path)
-    if path.suffix == SUFFIXES[kind] or selector.startswith((".", "/", "~")):
-        raise UsageError(f"{selector}: there is no such {kind} file.")
-    hint = did_you_mean(selector, [*files, *(name.rpartition("/")[2] for name in files)])
-    raise UsageError(f"{kind} '{selector}' is unknown.{hint} `promptlab ls {FOLDERS[kind]}` lists them.")
-
-
-def _describe(kind: Kind, path: Path) -> LibraryFile:
-    """Name, family and place of a data file."""
+def file_at(kind: Kind, path: Path) -> LibraryFile:
+    """Name, family and place of a data file anywhere."""
     is_in_family = kind != "task" and path.resolve().parent.parent.name == FOLDERS[kind]
     family = path.resolve().parent.name if is_in_family else None
     name = f"{family}/{path.stem}" if family else path.stem
@@ -126,3 +116,16 @@ def shown_path(path: Path) -> str:
         if resolved.is_relative_to(root.resolve()):
             return resolved.relative_to(root.resolve()).as_posix()
     return path.as_posix()
+
+
+def _by_path(kind: Kind, selector: str, files: dict[str, LibraryFile]) -> LibraryFile:
+    """A selector as a path to a file."""
+    path = Path(selector).expanduser()
+    if path.is_file():
+        if path.suffix != SUFFIXES[kind]:
+            raise UsageError(f"{selector}: a {kind} file ends in {SUFFIXES[kind]}, found '{path.suffix}'.")
+        return file_at(kind, path)
+    if path.suffix == SUFFIXES[kind] or selector.startswith((".", "/", "~")):
+        raise UsageError(f"{selector}: there is no such {kind} file.")
+    hint = did_you_mean(selector, [*files, *(name.rpartition("/")[2] for name in files)])
+    raise UsageError(f"{kind} '{selector}' is unknown.{hint} `promptlab ls {FOLDERS[kind]}` lists them.")

@@ -6,13 +6,13 @@ Only safetensors are read: a pickled weights file can run code, so it is convert
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptlab.cache import FileHashes, cache_path
 from promptlab.errors import ModelError, UsageError
-from promptlab.hashing import FileHashes, content_hash
+from promptlab.hashing import content_hash
 from promptlab.library import bundled_model_path
 
 BUNDLED_NAMES = ("mini", "promptlab/mini")
@@ -42,13 +42,6 @@ class Checkpoint:
         return str((self.config.get("architectures") or [self.config.get("model_type", "unknown")])[0])
 
 
-def cache_dir() -> Path:
-    """Where promptlab remembers file hashes: PROMPTLAB_CACHE_DIR, or the user's cache folder."""
-    named = os.environ.get("PROMPTLAB_CACHE_DIR")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named).expanduser() if named else Path(base) / "promptlab"
-
-
 def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint of a bundled name, a folder, or a hub name.
 
@@ -69,7 +62,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(_no_safetensors(name, folder))
-    hashes = FileHashes(cache_dir() / "file-hashes.json")
+    hashes = FileHashes(cache_path("file-hashes.json"))
     weights_hash = content_hash([[path.name, hashes.hash(path)] for path in weights] + [config])
     tokenizer = [[file, hashes.hash(folder / file)] for file in _TOKENIZER_FILES if (folder / file).is_file()]
     if not tokenizer:

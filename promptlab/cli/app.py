@@ -21,6 +21,8 @@ from promptlab.cli.preview import preview
 from promptlab.cli.report import report
 from promptlab.cli.rescore import rescore
 from promptlab.cli.run import run
+from promptlab.cli.schema import schema
+from promptlab.cli.show import show
 from promptlab.cli.try_text import try_text
 from promptlab.errors import PromptlabError, UsageError
 
@@ -49,6 +51,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "report": report,
     "ls": ls,
+    "show": show,
+    "schema": schema,
     "doctor": doctor,
     "pretrain": pretrain,
     "convert": convert,

@@ -42,14 +42,14 @@ def split_pairs(values: Sequence[str] | None) -> list[str] | None:
     return [part.strip() for value in values for part in value.split(",") if part.strip()] if values else None
 
 
-def table(rows: Sequence[Sequence[str]], *, header: Sequence[str], wrap: bool = False) -> str:
-    """Left-aligned columns within 80 characters; the last one is cut with an ellipsis, or wrapped."""
+def table(rows: Sequence[Sequence[str]], *, header: Sequence[str], wrap: bool = False, width: int = WIDTH) -> str:
+    """Left-aligned columns within `width` characters; the last one is cut with an ellipsis, or wrapped."""
     *columns, last = zip(header, *rows, strict=True)
     widths = [max(len(cell) for cell in column) for column in columns]
-    space = max(WIDTH - sum(width + len(_GAP) for width in widths), _NARROWEST)
+    space = max(width - sum(taken + len(_GAP) for taken in widths), _NARROWEST)
     lines = []
     for *cells, text in zip(*columns, last, strict=True):
-        start = "".join(cell.ljust(width) + _GAP for cell, width in zip(cells, widths, strict=True))
+        start = "".join(cell.ljust(taken) + _GAP for cell, taken in zip(cells, widths, strict=True))
         parts = textwrap.wrap(text, space, break_long_words=False) or [""] if wrap else [_cut(text, space)]
         lines += [start + parts[0], *(" " * len(start) + part for part in parts[1:])]
     return "\n".join(line.rstrip() for line in lines)
@@ -72,8 +72,19 @@ def print_json(value: Any) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines on standard output."""
-    print("\n".join(lines))
+    """Lines on standard output; no line prints nothing."""
+    for line in lines:
+        print(line)
+
+
+def one_line(text: str) -> str:
+    """A text on one line, in single blanks and without signs that a terminal would obey."""
+    return " ".join(printable(text).split())
+
+
+def printable(text: str) -> str:
+    """A text with a blank in place of every sign that a terminal would obey instead of print, ends of lines too."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def find_run(run: str) -> Path:

@@ -41,7 +41,7 @@ def doctor(
 def _machine() -> dict[str, Any]:
     import torch
 
-    from promptlab.backends.checkpoints import cache_dir
+    from promptlab.cache import cache_dir
     from promptlab.library import library_root, search_roots
 
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -3,127 +3,136 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptlab.cli.console import print_lines, table
-from promptlab.errors import UsageError, did_you_mean
+from promptlab.cli.console import one_line, print_lines, split_names, table
+from promptlab.errors import FileFault, UsageError, did_you_mean
 
-KINDS = ("tasks", "templates", "verbalizers", "models", "metrics", "calibrations")
-_SHOWN = {"tasks": ("name", "family", "title"), "templates": ("name", "tags", "text"), "verbalizers": ("name", "words")}
+if TYPE_CHECKING:
+    from promptlab.listing import Listing, Record
+
+OUTPUTS = ("text", "json", "names")
+_COLUMNS = {
+    "tasks": ("name", "family", "title"),
+    "templates": ("name", "tags", "text"),
+    "verbalizers": ("name", "words"),
+}
 
 
 def ls(
-    kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(KINDS)}; all counted without it.")] = None,
-    family: Annotated[str | None, typer.Option(metavar="NAME", help="Only this family.")] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/.")
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND",
+            help="tasks, templates, verbalizers, models, metrics or calibrations; all counted without it.",
+        ),
     ] = None,
-    output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
+    patterns: Annotated[
+        list[str] | None, typer.Argument(metavar="PATTERN", help="Only these names or globs, as in 'nli/*'.")
+    ] = None,
+    family: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this family.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only what applies to this task.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "--labels", metavar="NAMES", help="Only what has these labels.")
+    ] = None,
+    language: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only tasks in it, such as en.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only templates with it.")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Only tasks and templates with these fields.")
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only where name, title, text, words or reference say it.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/; repeatable.")
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="FORM", help="text, json, or names: one a line.")] = "text",
 ) -> None:
     """List tasks, templates, verbalizers, models, metrics ..."""
-    if output not in ("text", "json"):
-        raise UsageError(f"--output {output}: write text or json.")
+    from promptlab.listing import list_things
+    from promptlab.narrowing import Filters, kinds_for, narrow
+
+    _check(kind, output)
+    given = {"family": family, "label": label, "language": language, "tag": tag, "field": field}
+    having = {name: tuple(values) for name, value in given.items() if (values := split_names(value))}
+    kinds = kinds_for([*having, *(["task"] if task is not None else [])], kind)
+    folders = include or []
+    applied_to = None if task is None else _task(task, folders)
+    filters = Filters(tuple(split_names(patterns) or ()), having, applied_to, search)
+    listings = {name: list_things(name, folders) for name in kinds}
+    print_lines(_lines(kind, narrow(listings, filters), output))
+    sys.stdout.flush()
+    _tell_faults(listings, "counted" if kind is None else "listed")
+
+
+def _check(kind: str | None, output: str) -> None:
+    """Refuse a kind and a form that there is not."""
+    from promptlab.listing import KINDS
+
+    if output not in OUTPUTS:
+        raise UsageError(f"--output {output}: write text, json or names.")
     if kind is not None and kind not in KINDS:
         raise UsageError(f"ls {kind}: there is no such kind.{did_you_mean(kind, KINDS)} Known: {', '.join(KINDS)}.")
-    found = {name: _items(name, include or []) for name in KINDS if kind in (None, name)}
-    if family is not None:
-        found = _of_family(found, family)
-    if kind is None:
-        counts = {name: len(items) for name, items in found.items()}
-        lines = [table([[name, str(count)] for name, count in counts.items()], header=["kind", "number"])]
-        print_lines([json.dumps(counts, indent=1)] if output == "json" else [*lines, "promptlab ls KIND lists them."])
-    elif output == "json":
-        print_lines([json.dumps(found[kind], indent=1, ensure_ascii=False)])
-    else:
-        columns = _SHOWN.get(kind, ("name", "what"))
-        rows = [[str(item[column]) for column in columns] for item in found[kind]]
-        print_lines([table(rows, header=columns, wrap=kind not in _SHOWN)])
+    if kind is None and output == "names":
+        raise UsageError("--output names: say of which kind, as in `promptlab ls templates --output names`.")
 
 
-def _of_family(found: dict[str, list[dict[str, Any]]], family: str) -> dict[str, list[dict[str, Any]]]:
-    """The items of a family, of the kinds that have families.
+def _task(name: str, include: Sequence[str]) -> Record:
+    """The record of the task that a listing is narrowed to.
 
     Raises:
-        UsageError: no item is of that family.
+        UsageError: there is no such task.
+        FileFault: its file is broken.
     """
-    kept = {kind: [item for item in items if item.get("family") == family] for kind, items in found.items()}
-    if any(kept.values()):
-        return {kind: items for kind, items in kept.items() if kind in _SHOWN}
-    known = sorted({str(item["family"]) for items in found.values() for item in items if item.get("family")})
-    kinds = ", ".join(kind for kind in found if kind in _SHOWN)
-    if not kinds:
-        raise UsageError(f"--family {family}: only {', '.join(_SHOWN)} have families.")
-    raise UsageError(f"--family {family}: no {kinds} have it.{did_you_mean(family, known)} Known: {', '.join(known)}.")
+    from promptlab.listing import list_things, task_record
+
+    for record in list_things("tasks", include).records:
+        if record["name"] == name:
+            return record
+    from promptlab.specs.task import Task
+
+    return task_record(Task.load(name, include=include))
 
 
-def _items(kind: str, include: list[str]) -> list[dict[str, Any]]:
-    if kind == "tasks":
-        return _tasks(include)
-    if kind == "templates":
-        return _templates(include)
-    if kind == "verbalizers":
-        return _verbalizers(include)
-    if kind == "models":
-        return _models()
-    from promptlab.registry import CALIBRATIONS, METRICS
-
-    registry = METRICS if kind == "metrics" else CALIBRATIONS
-    return [{"name": name, "what": _first_line(registry.get(name))} for name in registry.names()]
-
-
-def _tasks(include: list[str]) -> list[dict[str, Any]]:
-    from promptlab.specs.task import load_tasks
-
-    return [
-        {"name": task.name, "family": task.family, "labels": ", ".join(task.labels), "title": task.title}
-        for task in load_tasks(["*"], include=include)
-    ]
+def _lines(kind: str | None, found: Mapping[str, Sequence[Record]], output: str) -> list[str]:
+    """What is printed: counts without a kind, else the records in the form that was asked for."""
+    if kind is None:
+        counts = {name: len(records) for name, records in found.items()}
+        if output == "json":
+            return [json.dumps(counts, indent=1)]
+        rows = [[name, str(count)] for name, count in counts.items()]
+        return [table(rows, header=["kind", "number"]), "promptlab ls KIND lists them, promptlab show NAME shows one."]
+    records = found[kind]
+    if output == "json":
+        return [json.dumps(list(records), indent=1, ensure_ascii=False)]
+    if output == "names":
+        return [record["name"] for record in records]
+    if not records:
+        return [f"No {kind} fit."]
+    columns = _COLUMNS.get(kind, ("name", "what"))
+    rows = [[_cell(record, column) for column in columns] for record in records]
+    return [table(rows, header=columns, wrap=kind != "templates")]
 
 
-def _templates(include: list[str]) -> list[dict[str, Any]]:
-    from promptlab.specs.template import load_templates
-
-    return [
-        {
-            "name": template.name,
-            "family": template.family,
-            "tags": ", ".join(template.tags),
-            "text": _one_line(template.text),
-        }
-        for template in load_templates(["*"], include=include)
-    ]
+def _cell(record: Record, column: str) -> str:
+    if column == "tags":
+        return ", ".join(record["tags"])
+    if column == "words":
+        return one_line("; ".join(f"{label}: {', '.join(words)}" for label, words in record["labels"].items()))
+    return one_line(str(record[column]))
 
 
-def _verbalizers(include: list[str]) -> list[dict[str, Any]]:
-    from promptlab.specs.verbalizer import load_verbalizers
+def _tell_faults(listings: Mapping[str, Listing], done: str) -> None:
+    """Raise what could not be read, after everything else is printed.
 
-    return [
-        {
-            "name": verbalizer.name,
-            "family": verbalizer.family,
-            "words": "; ".join(
-                f"{label}: {', '.join(word.word for word in words)}" for label, words in verbalizer.labels.items()
-            ),
-        }
-        for verbalizer in load_verbalizers(["*"], include=include)
-    ]
-
-
-def _models() -> list[dict[str, Any]]:
-    from promptlab.library import bundled_model_path
-
-    config = bundled_model_path() / "config.json"
-    if not config.is_file():
-        return []
-    architecture = json.loads(config.read_text(encoding="utf-8"))["architectures"][0]
-    return [{"name": "mini", "what": f"bundled English {architecture}; or any folder or hub name"}]
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", "\\n")
-
-
-def _first_line(thing: Any) -> str:
-    return (str(thing.__doc__ or "").strip().splitlines() or ["not described"])[0]
+    Raises:
+        FileFault: some files are broken.
+    """
+    faults = [fault for listing in listings.values() for fault in listing.faults.values()]
+    if faults:
+        number = len(faults) + sum(len(listing.records) for listing in listings.values())
+        raise FileFault([f"{len(faults)} of {number} cannot be read, the others are {done}:", *faults])

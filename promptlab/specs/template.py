@@ -67,10 +67,15 @@ class Template(Spec):
 
 def load_templates(selectors: Sequence[str | Template], *, include: Sequence[str] = ()) -> list[Template]:
     """Templates by name, glob, path or inline text, in the order given, each once."""
-    return load_all("template", selectors, _template_from_file, _template_inline, include)
+    return load_all("template", selectors, read_template, _template_inline, include)
 
 
-def _template_from_file(file: LibraryFile) -> Template:
+def read_template(file: LibraryFile) -> Template:
+    """The template of a file.
+
+    Raises:
+        FileFault: every fault of its head.
+    """
     text = read_text(file.path, file.shown)
     head, body, first_line = _split_head(text, file.shown)
     document = parse_yaml(head, shown=file.shown, first_line=2)

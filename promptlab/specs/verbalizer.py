@@ -107,10 +107,15 @@ class Verbalizer(Spec):
 
 def load_verbalizers(selectors: Sequence[Any], *, include: Sequence[str] = ()) -> list[Verbalizer]:
     """Verbalizers by name, glob, path, mapping or inline text, in the order given, each once."""
-    return load_all("verbalizer", selectors, _verbalizer_from_file, _verbalizer_inline, include)
+    return load_all("verbalizer", selectors, read_verbalizer, _verbalizer_inline, include)
 
 
-def _verbalizer_from_file(file: LibraryFile) -> Verbalizer:
+def read_verbalizer(file: LibraryFile) -> Verbalizer:
+    """The verbalizer of a file.
+
+    Raises:
+        FileFault: every fault of the file.
+    """
     text = read_text(file.path, file.shown)
     document = parse_yaml(text, shown=file.shown)
     return validate(Verbalizer, document, name=file.name, family=file.family, path=file.shown)

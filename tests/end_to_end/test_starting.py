@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.terminal import Call
 
-COMMANDS = ("run", "preview", "ls", "report", "doctor", "pretrain", "convert")
+COMMANDS = ("run", "preview", "ls", "show", "schema", "report", "doctor", "pretrain", "convert")
 HEAVY = ("torch", "transformers")
 
 
@@ -28,7 +28,18 @@ def test_help_answers_within_three_tenths_of_a_second() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--help"], ["ls"], ["ls", "templates"], ["ls", "tasks", "--output", "json"]]
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["ls"],
+        ["ls", "templates"],
+        ["ls", "tasks", "--output", "json"],
+        ["ls", "verbalizers", "--task", "sst2"],
+        ["show", "sst2"],
+        ["show", "mini"],
+        ["schema", "run"],
+    ],
 )
 def test_what_needs_no_model_loads_neither_torch_nor_transformers(arguments: list[str]) -> None:
     """`import promptlab`, help and listings work without the heavy libraries."""

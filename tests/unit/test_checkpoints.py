@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptlab.backends.checkpoints import cache_dir, convert_checkpoint, find_checkpoint
+from promptlab.backends.checkpoints import convert_checkpoint, find_checkpoint
 from promptlab.backends.mlm import MaskedBackend
+from promptlab.cache import cache_dir
 from promptlab.errors import ModelError, UsageError
 from promptlab.types import EncodedPrompt
 from tests.oracles import MASK, field, prompt

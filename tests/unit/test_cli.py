@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from promptlab.cli import app as application
-from promptlab.cli.console import relative, split_names, table
+from promptlab.cli.console import one_line, print_lines, printable, relative, split_names, table
 from promptlab.errors import CellsFailed, PromptlabError, StoreError, UsageError
 
 
@@ -56,6 +56,27 @@ def test_a_table_can_wrap_its_last_column() -> None:
 def test_a_table_without_rows_has_its_header() -> None:
     """An empty listing is no crash."""
     assert table([], header=["name", "what"]) == "name  what"
+
+
+def test_a_table_can_be_narrower() -> None:
+    """So that it can be indented."""
+    lines = table([["a", "word " * 30]], header=["name", "what"], wrap=True, width=40).splitlines()
+    assert 40 >= max(map(len, lines)) > 35
+
+
+def test_a_text_of_a_file_is_printed_without_signs_that_a_terminal_obeys() -> None:
+    """A blank stands in their place; on one line, blanks are single."""
+    assert "a [2J b  c" == printable("a\x1b[2J b\n\tc")
+    assert "a [2J b c" == one_line(" a\x1b[2J b\n\tc\n")
+    assert "größe 语" == one_line("größe 语")
+
+
+def test_no_line_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that reads names gets none, not an empty one."""
+    print_lines([])
+    assert "" == capsys.readouterr().out
+    print_lines(["a", "b"])
+    assert "a\nb\n" == capsys.readouterr().out
 
 
 def test_a_path_below_the_working_folder_is_written_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

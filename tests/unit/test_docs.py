@@ -18,6 +18,7 @@ from docs import generate
 from promptlab.cli.app import app
 from promptlab.documents import parse_yaml, validate
 from promptlab.rendering import compile_template
+from promptlab.schemas import file_keys
 from promptlab.specs.run import RunSpec
 from promptlab.specs.task import Task
 from promptlab.specs.template import Template
@@ -180,7 +181,7 @@ def test_every_python_snippet_parses(block: Block) -> None:
 @pytest.mark.parametrize(("title", "model", "known"), generate.file_models(), ids=lambda value: str(value)[:30])
 def test_every_key_of_a_data_file_has_a_meaning(title: str, model: Any, known: dict[str, str]) -> None:
     """The reference explains the keys that the models have, and no others."""
-    assert set(generate.file_keys(model)) == set(known), title
+    assert set(file_keys(model)) == set(known), title
 
 
 @pytest.mark.parametrize(("title", "kind", "known"), generate.result_kinds(), ids=lambda value: str(value)[:30])

@@ -1,15 +1,13 @@
-"""Content hashes say what a value says; the hashes of large files are remembered."""
+"""Content hashes say what a value says."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
 
-from promptlab import hashing
-from promptlab.hashing import FileHashes, content_hash, file_hash, text_hash
+from promptlab.hashing import content_hash, file_hash, text_hash
 
 
 def test_content_hash_ignores_the_order_of_keys() -> None:
@@ -39,34 +37,3 @@ def test_file_hash_is_the_one_that_hubs_print(tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"
     path.write_bytes(b"weights")
     assert hashlib.sha256(b"weights").hexdigest() == file_hash(path)
-
-
-def test_file_hashes_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unchanged file is read once, by whichever process; a changed one is read again."""
-    path, memory = tmp_path / "weights.bin", tmp_path / "deep" / "hashes.json"
-    path.write_bytes(b"one")
-    read: list[Path] = []
-
-    def counted(file: Path) -> str:
-        read.append(file)
-        return file_hash(file)
-
-    monkeypatch.setattr(hashing, "file_hash", counted)
-    first = FileHashes(memory).hash(path)
-    assert first == FileHashes(memory).hash(path)
-    assert len(read) == 1
-    path.write_bytes(b"two")
-    os.utime(path, ns=(1, 1))
-    assert hashlib.sha256(b"two").hexdigest() == FileHashes(memory).hash(path)
-    assert len(read) == 2
-
-
-@pytest.mark.parametrize("broken", ["{", "[]"])
-def test_a_broken_memory_costs_time_not_an_error(tmp_path: Path, broken: str) -> None:
-    """A memory that cannot be read or written is passed over."""
-    path, memory = tmp_path / "weights.bin", tmp_path / "hashes.json"
-    path.write_bytes(b"one")
-    memory.write_text(broken)
-    assert file_hash(path) == FileHashes(memory).hash(path)
-    assert file_hash(path) == FileHashes(path / "is a file").hash(path)
-    assert file_hash(path) == FileHashes(None).hash(path)

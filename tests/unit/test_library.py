@@ -9,7 +9,15 @@ import pytest
 
 from promptlab import library
 from promptlab.errors import UsageError
-from promptlab.library import bundled_model_path, library_root, list_files, search_roots, select_files, shown_path
+from promptlab.library import (
+    bundled_model_path,
+    file_at,
+    library_root,
+    list_files,
+    search_roots,
+    select_files,
+    shown_path,
+)
 
 
 @pytest.fixture
@@ -62,6 +70,23 @@ def test_a_path_is_a_selector(shipped: Path, tmp_path: Path) -> None:
     outside = select_files("template", str(write(tmp_path / "mine/own.jinja")))[0]
     assert (inside.name, inside.family) == ("topic/news", "topic")
     assert (outside.name, outside.family) == ("own", None)
+
+
+def test_a_path_with_the_signs_of_a_glob_is_a_path(tmp_path: Path) -> None:
+    """A folder may be called whatever its owner likes."""
+    path = write(tmp_path / "mine [old]" / "templates" / "topic" / "own*.jinja")
+    assert [path] == [file.path for file in select_files("template", str(path))]
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_file_is_shown_from_the_folder_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listed file has the name, the family and the place that it has as a path, in an included folder too."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine/templates/topic/own.jinja")
+    listed = list_files("template", ["mine"])
+    assert listed["topic/own"] == file_at("template", Path("mine/templates/topic/own.jinja"))
+    assert "mine/templates/topic/own.jinja" == listed["topic/own"].shown
+    assert "templates/topic/news.jinja" == listed["topic/news"].shown
 
 
 def test_a_task_has_no_family_in_its_name(shipped: Path) -> None:

@@ -1,0 +1,19 @@
+"""`promptlab schema`: the JSON Schema of a kind of file, for editors."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from promptlab.cli.console import print_lines
+
+
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="task, template (its head), verbalizer or run.")],
+) -> None:
+    """Print the JSON Schema of a kind of file, for editors."""
+    from promptlab.schemas import file_schema
+
+    print_lines([json.dumps(file_schema(kind), indent=1, ensure_ascii=False)])
