@@ -39,7 +39,7 @@ def assert_fault(said: Said, code: int, *parts: str) -> None:
         (["run", "--revision", "main"], USAGE, ["--revision main: model 'mini' is a folder", "only hub models"]),
         (["ls", "task"], USAGE, ["ls task: there is no such kind. Did you mean 'tasks'?", "Known: tasks, templates"]),
         (["ls", "tasks", "--output", "xml"], USAGE, ["--output xml: write text or json."]),
-        (["ls", "tasks", "--family", "sentimnt"], USAGE, ["Did you mean 'sentiment'?", "Known: nli"]),
+        (["ls", "tasks", "--family", "sentimnt"], USAGE, ["Did you mean 'sentiment'?", "Known: acceptability, "]),
         (["ls", "models", "--family", "nli"], USAGE, ["only tasks, templates, verbalizers have families"]),
         (["preview", "--rows", "0"], USAGE, ["'--rows'", "greater than or equal to 1"]),
         (["preview", "--templates", "it_wass"], USAGE, ["template 'it_wass' is unknown. Did you mean 'it_was'?"]),
