@@ -1,18 +1,23 @@
 """Every shipped task, template and verbalizer loads, says where it comes from, and fits the others of its family.
 
-A new data file is picked up by its place alone. The library is read from the checkout, without PROMPTLAB_PATH.
+A new data file is picked up by its place alone. The library is read from the checkout, without PROMPTLAB_PATH. Rows
+that are not shipped are read from PROMPTLAB_DATA, else from `shared/datasets` beside the checkout, if they are there.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+import unicodedata
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from promptlab.library import library_root
 from promptlab.rendering import check_fields, compile_template, render
-from promptlab.rows import load_rows
+from promptlab.rows import SUFFIXES, load_rows
 from promptlab.specs.task import Task
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
@@ -22,8 +27,14 @@ ROOT = library_root()
 TASKS = sorted(path.stem for path in (ROOT / "tasks").glob("*.yaml"))
 TEMPLATES = sorted(f"{path.parent.name}/{path.stem}" for path in (ROOT / "templates").glob("*/*.jinja"))
 VERBALIZERS = sorted(f"{path.parent.name}/{path.stem}" for path in (ROOT / "verbalizers").glob("*/*.yaml"))
-FAMILIES = {"sentiment", "topic", "nli", "subjectivity", "question_type"}
+CHINESE = {"sentiment_zh", "topic_zh", "nli_zh"}
+FAMILIES = CHINESE | {
+    "acceptability", "emotion", "intent", "nli", "paraphrase", "question_type", "sentiment", "spam", "subjectivity",
+    "topic", "word_sense", "yes_no_question",
+}  # fmt: skip
+AWAITED = {"emotion"}  # families whose task is not in this checkout yet
 OWN = "promptlab's own"
+DATA = Path(os.environ.get("PROMPTLAB_DATA") or ROOT.parent / "shared" / "datasets")
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +42,7 @@ def _only_the_shipped_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROMPTLAB_PATH", raising=False)
 
 
+@functools.cache
 def load_task(name: str) -> Task:
     """The task of that shipped name."""
     return Task.load(name)
@@ -41,15 +53,46 @@ def tasks_of(family: str) -> list[Task]:
     return [task for task in map(load_task, TASKS) if task.family == family]
 
 
+def tasks_or_skip(family: str) -> list[Task]:
+    """Every shipped task of a family; skips where the family still waits for its first."""
+    tasks = tasks_of(family)
+    if not tasks and family in AWAITED:
+        pytest.skip(f"no task of the family {family} yet")
+    return tasks
+
+
+def local_splits() -> list[tuple[str, str]]:
+    """(task, split) for every split of a local source."""
+    tasks = [(task.name, task.sources[0]) for task in map(load_task, TASKS)]
+    return [(name, split) for name, source in tasks if source.local for split in source.splits]
+
+
+def literals(text: str) -> str:
+    """A template's text without its expressions."""
+    return re.sub(r"\{\{.*?\}\}", "", text)
+
+
+@functools.cache
+def load_template(name: str) -> Template:
+    """The template of that shipped name."""
+    return Template.load(name)
+
+
+@functools.cache
+def load_verbalizer(name: str) -> Verbalizer:
+    """The verbalizer of that shipped name."""
+    return Verbalizer.load(name)
+
+
 def templates_for(task: Task) -> list[Template]:
     """Templates of the task's family that read none but its fields."""
-    family = [Template.load(name) for name in TEMPLATES if name.startswith(f"{task.family}/")]
+    family = [load_template(name) for name in TEMPLATES if name.startswith(f"{task.family}/")]
     return [template for template in family if compile_template(template).fields <= set(task.fields)]
 
 
 def verbalizers_for(task: Task) -> list[Verbalizer]:
     """Verbalizers of the task's family with exactly its labels."""
-    family = [Verbalizer.load(name) for name in VERBALIZERS if name.startswith(f"{task.family}/")]
+    family = [load_verbalizer(name) for name in VERBALIZERS if name.startswith(f"{task.family}/")]
     return [verbalizer for verbalizer in family if set(verbalizer.labels) == set(task.labels)]
 
 
@@ -92,7 +135,7 @@ def test_task_has_its_rows_or_two_places_for_them(name: str) -> None:
     kinds = [next(kind for kind in ("bundled", "local", "hub") if getattr(source, kind)) for source in task.sources]
     assert kinds in (["bundled"], ["local", "hub"])
     folder = task.sources[0].bundled or task.sources[0].local
-    assert folder == (f"data/{name}" if kinds == ["bundled"] else name)
+    assert folder in ([f"data/{name}"] if kinds == ["bundled"] else [name, name.replace("_", "/", 1)])
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if load_task(name).sources[0].bundled])
@@ -103,6 +146,21 @@ def test_bundled_rows_load(name: str, split: str) -> None:
     examples = load_rows(task, split).examples
     assert set(task.labels) == {example.label for example in examples}
     assert all(example.fields[field] for example in examples for field in task.fields)
+
+
+@pytest.mark.parametrize(("name", "split"), local_splits())
+def test_local_rows_load(name: str, split: str) -> None:
+    """Rows of every split of a local source load, use every label, and have a text but for one in 500."""
+    task = load_task(name)
+    folder = DATA / str(task.sources[0].local)
+    if not folder.is_dir():
+        pytest.skip(f"no rows of {name} in the folder of test data")
+    if ".json" not in SUFFIXES and (folder / f"{task.sources[0].splits[split]}.json").is_file():
+        pytest.skip("rows in a .json file are not read yet")
+    examples = load_rows(task, split, data=str(DATA)).examples
+    assert set(task.labels) == {example.label for example in examples}
+    num_empty = sum(not "".join(map(str, example.fields.values())).strip() for example in examples)
+    assert 500 * num_empty <= len(examples)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -118,7 +176,7 @@ def test_hub_source_carries_a_commit_only_if_it_was_checked(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_template_says_where_it_comes_from(name: str) -> None:
     """A template has one tag, and names its publication or says that it is promptlab's own."""
-    template = Template.load(name)
+    template = load_template(name)
     assert template.family in FAMILIES
     assert len(template.tags) == 1
     assert has_source(template.reference)
@@ -127,7 +185,7 @@ def test_template_says_where_it_comes_from(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_template_is_one_line_of_plain_text(name: str) -> None:
     """The text is one line without outer or double blanks and without a blank before a sentence boundary."""
-    text = Template.load(name).text
+    text = load_template(name).text
     assert text == text.strip()
     assert "\n" not in text
     assert "  " not in text
@@ -135,18 +193,28 @@ def test_template_is_one_line_of_plain_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
+def test_template_has_the_blanks_of_its_language(name: str) -> None:
+    """A Chinese template has no blank outside of expressions; in any other no row text touches the mask."""
+    text = load_template(name).text
+    if name.partition("/")[0] in CHINESE:
+        assert " " not in literals(text)
+    else:
+        assert not re.search(r"\}\}\{\{ mask|mask \}\}\{\{ (?!sep)", text)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_template_declares_what_it_reads(name: str) -> None:
     """The head names exactly the fields that the text reads, and some task of the family has them."""
-    template = Template.load(name)
+    template = load_template(name)
     compiled = compile_template(template)
     assert set(template.fields or ()) == compiled.fields
-    assert any(compiled.fields <= set(task.fields) for task in tasks_of(name.partition("/")[0]))
+    assert any(compiled.fields <= set(task.fields) for task in tasks_or_skip(name.partition("/")[0]))
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_template_renders_one_mask_for_every_task_it_applies_to(name: str) -> None:
     """Rendered for a sample of each task, the prompt has one mask, all fields and no double blank."""
-    compiled = compile_template(Template.load(name))
+    compiled = compile_template(load_template(name))
     tasks = [task for task in tasks_of(name.partition("/")[0]) if compiled.fields <= set(task.fields)]
     for task in tasks:
         check_fields(compiled, task.fields, of=task.name)
@@ -161,26 +229,43 @@ def test_template_renders_one_mask_for_every_task_it_applies_to(name: str) -> No
 @pytest.mark.parametrize("name", VERBALIZERS)
 def test_verbalizer_says_where_it_comes_from(name: str) -> None:
     """A verbalizer names its publication or is promptlab's own, and fits a task of its family."""
-    verbalizer = Verbalizer.load(name)
+    verbalizer = load_verbalizer(name)
     assert has_source(verbalizer.reference)
-    assert any(set(verbalizer.labels) == set(task.labels) for task in tasks_of(name.partition("/")[0]))
+    assert any(set(verbalizer.labels) == set(task.labels) for task in tasks_or_skip(name.partition("/")[0]))
 
 
 @pytest.mark.parametrize("name", VERBALIZERS)
 def test_verbalizer_has_single_words_in_quotes(name: str) -> None:
     """Every label word is one word without blanks, stands in quotes in the file, and labels have equally many."""
-    verbalizer = Verbalizer.load(name)
+    verbalizer = load_verbalizer(name)
     text = (ROOT / "verbalizers" / f"{name}.yaml").read_text(encoding="utf-8")
     assert all(f'"{word}"' in text and " " not in word for word in verbalizer.words)
     assert len({len(words) for words in verbalizer.labels.values()}) == 1
 
 
+@pytest.mark.parametrize("name", VERBALIZERS)
+def test_verbalizer_has_words_of_its_language(name: str) -> None:
+    """A Chinese label word is one character, any other is made of ASCII letters or digits."""
+    for word in load_verbalizer(name).words:
+        if name.partition("/")[0] in CHINESE:
+            assert unicodedata.name(word).startswith("CJK UNIFIED IDEOGRAPH")
+        else:
+            assert re.fullmatch(r"[A-Za-z]+|\d", word)
+
+
+@pytest.mark.parametrize("name", VERBALIZERS)
+def test_labels_stay_apart_without_case(name: str) -> None:
+    """No word of a verbalizer stands in it twice, even where the vocabulary has no capital letters."""
+    words = [word.casefold() for word in load_verbalizer(name).words]
+    assert len(set(words)) == len(words)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_task_has_templates_controls_and_verbalizers(name: str) -> None:
-    """A task has four instructive templates, one null, one irrelevant and one misleading, and two verbalizers."""
+    """A task has six instructive templates, one null, one irrelevant and one misleading, and two verbalizers."""
     task = load_task(name)
     counts = Counter(template.tags[0] for template in templates_for(task))
-    assert counts["instructive"] >= 4
+    assert counts["instructive"] >= 6
     assert counts["null"] == counts["irrelevant"] == counts["misleading"] == 1
     assert len(verbalizers_for(task)) >= 2
 
@@ -188,7 +273,7 @@ def test_task_has_templates_controls_and_verbalizers(name: str) -> None:
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_family_has_no_text_and_no_rule_twice(family: str) -> None:
     """Two templates of a family never have the same text, and two verbalizers never the same rule."""
-    templates = [Template.load(name).hash for name in TEMPLATES if name.startswith(f"{family}/")]
-    verbalizers = [Verbalizer.load(name).hash for name in VERBALIZERS if name.startswith(f"{family}/")]
+    templates = [load_template(name).hash for name in TEMPLATES if name.startswith(f"{family}/")]
+    verbalizers = [load_verbalizer(name).hash for name in VERBALIZERS if name.startswith(f"{family}/")]
     assert len(templates) == len(set(templates))
     assert len(verbalizers) == len(set(verbalizers))
