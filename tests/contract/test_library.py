@@ -277,3 +277,24 @@ def test_family_has_no_text_and_no_rule_twice(family: str) -> None:
     verbalizers = [load_verbalizer(name).hash for name in VERBALIZERS if name.startswith(f"{family}/")]
     assert len(templates) == len(set(templates))
     assert len(verbalizers) == len(set(verbalizers))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_domain_prompt_is_the_template_without_its_row(name: str) -> None:
+    """It has one mask, reads no field, and every word of it stands in the template."""
+    template = Template.load(name)
+    if template.domain_prompt is None:
+        return
+    alone = compile_template(Template.from_text(template.domain_prompt))
+    assert set() == alone.fields
+    assert 1 == template.domain_prompt.count("{{ mask }}")
+    around = template.domain_prompt.split("{{ mask }}")
+    assert all(part.strip() in template.text for part in around)
+
+
+@pytest.mark.parametrize("family", ["sentiment", "topic", "subjectivity", "question_type", "spam", "emotion"])
+def test_a_family_can_be_calibrated_by_its_domain(family: str) -> None:
+    """Most instructive templates of a family that asks about one text have a domain prompt, for `pmi_dc`."""
+    loaded = [Template.load(name) for name in TEMPLATES if name.startswith(f"{family}/")]
+    instructive = [template for template in loaded if "instructive" in template.tags]
+    assert sum(template.domain_prompt is not None for template in instructive) > len(instructive) / 2
