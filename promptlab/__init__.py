@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from promptlab._version import __version__
 
 if TYPE_CHECKING:
-    from promptlab.api import Run, load_run, register, run
+    from promptlab.api import Run, compare, load_run, predict, register, rescore, run
     from promptlab.backends.base import Backend
     from promptlab.errors import PromptlabError
     from promptlab.results import Result
@@ -28,8 +28,11 @@ __all__ = [
     "Template",
     "Verbalizer",
     "__version__",
+    "compare",
     "load_run",
+    "predict",
     "register",
+    "rescore",
     "run",
 ]
 
@@ -41,8 +44,11 @@ _HOMES = {
     "Task": "promptlab.specs.task",
     "Template": "promptlab.specs.template",
     "Verbalizer": "promptlab.specs.verbalizer",
+    "compare": "promptlab.api",
     "load_run": "promptlab.api",
+    "predict": "promptlab.api",
     "register": "promptlab.api",
+    "rescore": "promptlab.api",
     "run": "promptlab.api",
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from promptlab.results import Result, RunResults, read_results
 
 if TYPE_CHECKING:
     import pandas
+
+    from promptlab.comparing import RunComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,12 @@ class Run:
 
         return to_frame(self.stored)
 
+    def predictions(self) -> pandas.DataFrame:
+        """One row a decision: the cell's names, the row's id and place, gold and predicted label, p(label | row)."""
+        from promptlab.reporting.tables import prediction_frame
+
+        return prediction_frame(self.stored)
+
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report; a path that ends in .html, .md or .csv gets that form alone.
 
@@ -87,6 +96,7 @@ def run(
     calibrations: str | Sequence[str] | None = None,
     config: str | Path | None = None,
     quiet: bool = True,
+    amend: bool = False,
     **options: Any,
 ) -> Run:
     """Score tasks x templates x verbalizers x models, store the run and give it back.
@@ -101,8 +111,10 @@ def run(
         calibrations: names or globs: `none`, `contextual`, `domain`, `pmi_dc`, `support`, `batch`.
         config: a run.yaml, on top of which the arguments go.
         quiet: whether to keep progress to itself.
-        options: every other key of a run: data, include, split, limit, max_length, device, dtype, batch_size, seed,
-            output_path, name, no_text, revision.
+        amend: whether a named run that was asked for otherwise may be changed.
+        options: every other key of a run: prepare, ensembles, metrics, data, include, split, limit, max_length, device,
+            dtype, batch_size, seed, output_path, name, no_text, store_states, revision; and for rows that no task
+            describes rows, text_column, fields, label_column, label_values, labels, family, train_rows.
 
     Raises:
         PromptlabError: a fault that the user can mend.
@@ -116,12 +128,102 @@ def run(
     spec = make_run_spec({key: value for key, value in given.items() if value is not None}, config=config)
     progress = ConsoleProgress(quiet=quiet)
     try:
-        done = Run(execute(spec, progress=progress))
+        done = Run(execute(spec, progress=progress, amend=amend))
     finally:
         progress.finish()
     for reason in done.failures.values():
         warnings.warn(f"not scored: {reason}", stacklevel=2)
     return done
+
+
+def predict(
+    rows: Any,
+    template: Any,
+    verbalizer: Any,
+    *,
+    model: str = "mini",
+    calibration: str = "none",
+    **options: Any,
+) -> pandas.DataFrame:
+    """Label new rows: the rows with `predicted`, `confidence`, `p_<label>`, `mass` and `reason`.
+
+    Args:
+        rows: a path (csv, tsv, jsonl, parquet, txt), a data frame, mappings, or plain texts (the field `text`).
+        template: a template or several, whose probabilities are averaged.
+        verbalizer: a name, a path, a `Verbalizer` or a mapping from label to word or words.
+        model: a bundled name, a folder or a hub name.
+        calibration: `none`, `contextual` or `pmi_dc`.
+        options: text_column, fields, revision, include, max_length, device, dtype, batch_size, seed, prefix.
+
+    Raises:
+        PromptlabError: a fault that the user can mend.
+    """
+    import pandas
+
+    from promptlab.labelling import Labelling, label_rows
+
+    known = [item.name for item in dataclasses.fields(Labelling)]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"argument '{name}' is unknown.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    templates = template if isinstance(template, list | tuple) else [template]
+    asked = Labelling(templates, verbalizer, model=model, calibration=calibration, **options)
+    pairs, shown = _as_pairs(rows)
+    return pandas.DataFrame(list(label_rows(pairs, asked, shown=shown)))
+
+
+def rescore(
+    run: Run | str | Path,
+    *,
+    verbalizers: Any = (),
+    calibrations: Any = (),
+    metrics: Any = (),
+    ensembles: Any = None,
+    include: Sequence[str] = (),
+) -> Run:
+    """Decide a stored run by more rules; needs no model, unless words are new and its states were stored.
+
+    Raises:
+        PromptlabError: a rule that the run cannot be decided by.
+    """
+    from promptlab.rescoring import rescore as decide
+
+    added = {"verbalizers": verbalizers, "calibrations": calibrations, "metrics": metrics}
+    lists = {name: list(value) if isinstance(value, list | tuple) else [value] for name, value in added.items()}
+    return Run(decide(_folder(run), **lists, ensembles=ensembles, include=include))
+
+
+def compare(
+    first: Run | str | Path,
+    second: Run | str | Path,
+    *,
+    tasks: Any = (),
+    metrics: Any = (),
+    seed: int = 0,
+    **only: str | tuple[str | None, str | None],
+) -> RunComparison:
+    """Paired differences of two stored runs on the rows that both decided, second minus first.
+
+    Args:
+        first: a run or its folder; the same one twice compares its own cells.
+        second: another one.
+        tasks: names of tasks; all by default.
+        metrics: names of metrics; the first of each task by default.
+        seed: for resampling.
+        only: `model`, `template`, `verbalizer` or `calibration`: one value for both, or a pair.
+
+    Raises:
+        PromptlabError: nothing can be paired.
+    """
+    from promptlab.comparing import AXES, compare_runs
+
+    for name in only:
+        if name not in AXES:
+            raise UsageError(f"argument '{name}' is unknown.{did_you_mean(name, AXES)} Known: {', '.join(AXES)}.")
+    sides = {axis: (value, value) if isinstance(value, str) else value for axis, value in only.items()}
+    names = [list(value) if isinstance(value, list | tuple) else [value] for value in (tasks, metrics)]
+    runs = [read_results(_folder(run)) for run in (first, second)]
+    return compare_runs(*runs, only=sides, tasks=names[0], metrics=names[1], seed=seed)
 
 
 def load_run(path: str | Path) -> Run:
@@ -131,6 +233,21 @@ def load_run(path: str | Path) -> Run:
         StoreError: the folder holds no finished run.
     """
     return Run(read_results(Path(path).expanduser()))
+
+
+def _folder(run: Run | str | Path) -> Path:
+    return run.path if isinstance(run, Run) else Path(run).expanduser()
+
+
+def _as_pairs(rows: Any) -> tuple[Iterable[tuple[str, Mapping[str, Any]]], str]:
+    """(place, raw row) pairs of whatever holds rows, and what it is called in messages."""
+    if isinstance(rows, str | Path):
+        from promptlab.reading import read_rows
+
+        return read_rows(Path(rows).expanduser()), str(rows)
+    several = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    named = ({"text": row} if isinstance(row, str) else row for row in several)
+    return ((f"row {number}", row) for number, row in enumerate(named)), "the rows"
 
 
 def register(kind: str, name: str) -> Any:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptlab.backends.base import NUM_TOP, Backend, Scorer
-from promptlab.backends.checkpoints import Checkpoint, find_checkpoint
+from promptlab.backends.checkpoints import find_checkpoint
+from promptlab.backends.loading import find_limits, load_model, load_tokenizer, resolve_device
 from promptlab.encoding import Encoder
 from promptlab.errors import ModelError, UsageError
 from promptlab.specs.run import DTYPES
@@ -102,11 +103,11 @@ class MaskedBackend(Backend):
     @functools.cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the checkpoint."""
-        return _load_tokenizer(self._checkpoint)
+        return load_tokenizer(self._checkpoint)
 
     def encoder(self, max_length: int | None) -> Encoder:
         """The encoder of this model's tokenizer."""
-        limit, num_segment_types = _limits(self._checkpoint)
+        limit, num_segment_types = find_limits(self._checkpoint)
         if max_length is not None and max_length > limit:
             raise UsageError(
                 f"--max-length {max_length}: model '{self._checkpoint.name}' reads at most {limit} tokens."
@@ -128,8 +129,8 @@ class MaskedBackend(Backend):
 
         if keep_states and self._decoder is None:
             raise ModelError(
-                f"model '{self._checkpoint.name}': the head of {self._checkpoint.architecture} is no plain product with "
-                "the states at masks, so --store-states cannot keep them."
+                f"model '{self._checkpoint.name}': the head of {self._checkpoint.architecture} is no plain product "
+                "with the states at masks, so --store-states cannot keep them."
             )
         try:
             with torch.inference_mode():
@@ -172,7 +173,7 @@ class MaskedBackend(Backend):
 
     @functools.cached_property
     def _model(self) -> Any:
-        model = _load_model(self._checkpoint, self._dtype).to(self._device)
+        model = load_model(self._checkpoint, self._dtype).to(self._device)
         if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
             raise ModelError(
                 f"model '{self._checkpoint.name}': its tokenizer has {len(self.tokenizer)} tokens and its embeddings "
@@ -277,124 +278,10 @@ class MaskedBackend(Backend):
         return inputs | {"token_type_ids": segment_ids} if self._accepts_segment_ids else inputs
 
 
-def resolve_device(device: str) -> str:
-    """The device in torch's words; `auto` takes CUDA where there is one.
-
-    Raises:
-        UsageError: the name is no device, or the device is not there.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device {device}: write auto, cpu, cuda, cuda:N or mps.") from None
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices.")
-    if found.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: this machine has no such device.")
-    if found.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"--device {device}: write auto, cpu, cuda, cuda:N or mps.")
-    return f"cuda:{found.index or 0}" if found.type == "cuda" else found.type
-
-
 def _float(logits: Any) -> Float[torch.Tensor, "mask vocabulary"]:
     """Logits in float32, whatever the model computes in."""
     converted: torch.Tensor = logits.float()
     return converted
-
-
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint.folder, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model '{checkpoint.name}': its tokenizer cannot be loaded: {reason}") from None
-
-
-def _load_model(checkpoint: Checkpoint, dtype: str) -> Any:
-    """The model with a head that was trained; a missing or new head is refused."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForMaskedLM
-    from transformers.utils import logging
-
-    _quiet(logging)
-    torch.set_float32_matmul_precision("highest")
-    try:
-        model, info = AutoModelForMaskedLM.from_pretrained(
-            checkpoint.folder,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        if "Unrecognized configuration class" in str(error):
-            kind = checkpoint.config.get("model_type", "unknown")
-            raise ModelError(
-                f"model '{checkpoint.name}' is of type '{kind}', which has no masked language model: "
-                "use a checkpoint of BERT, RoBERTa, ModernBERT or another masked model."
-            ) from None
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model '{checkpoint.name}' cannot be loaded: {reason}") from None
-    missing = sorted(info["missing_keys"])
-    if missing:
-        shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        raise ModelError(
-            f"model '{checkpoint.name}' ({checkpoint.architecture}) has no trained weights for "
-            f"{len(missing)} tensors of {type(model).__name__} ({shown}): its scores would be "
-            "noise. Use a checkpoint with its masked-LM head."
-        )
-    return model.eval()
-
-
-def _quiet(logging: Any) -> None:
-    """Promptlab says itself what loads; the library's bars would stand between its lines."""
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-
-
-@functools.lru_cache(maxsize=16)
-def _limits_of(config_json: str) -> tuple[int, int]:
-    import json
-
-    import torch
-    from transformers import AutoConfig, AutoModelForMaskedLM
-
-    fields = json.loads(config_json)
-    config = AutoConfig.for_model(**fields)
-    with torch.device("meta"):
-        model = AutoModelForMaskedLM.from_config(config)
-    limit = int(getattr(config, "max_position_embeddings", 0) or 0) or 10**9
-    num_segment_types = int(getattr(config, "type_vocab_size", 0) or 0)
-    words = model.get_input_embeddings()  # as many words as positions are no positions
-    for module in model.modules():
-        is_embedding = isinstance(module, torch.nn.Embedding) and module is not words
-        if is_embedding and module.num_embeddings == limit and module.padding_idx is not None:
-            return limit - int(module.padding_idx) - 1, num_segment_types
-    return limit, num_segment_types
-
-
-def _limits(checkpoint: Checkpoint) -> tuple[int, int]:
-    """The most tokens that the model has positions for, and its number of segment types.
-
-    Positions that start behind the padding index cost some.
-    """
-    import json
-
-    try:
-        return _limits_of(json.dumps(checkpoint.config, sort_keys=True))
-    except (ValueError, KeyError, TypeError) as error:
-        kind = checkpoint.config.get("model_type", "unknown")
-        reason = str(error).strip().splitlines()[0][:160]
-        raise ModelError(
-            f"model '{checkpoint.name}' is of type '{kind}', which has no masked language model here ({reason})."
-        ) from None
 
 
 def _to_scores(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from promptlab.reporting.spreads import kind_of, make_grids, most_likely, most_predicted
 from promptlab.results import Result, RunResults
+from promptlab.store import RunStore
 
 if TYPE_CHECKING:
     import pandas
@@ -26,6 +28,23 @@ def to_frame(results: RunResults) -> pandas.DataFrame:
     import pandas
 
     return pandas.DataFrame(list(cell_rows(results)), columns=columns(results))
+
+
+def prediction_frame(results: RunResults) -> pandas.DataFrame:
+    """One row a decision of every decided cell, read back from the samples; no text of rows is stored."""
+    import pandas
+
+    store, frames = RunStore(results.folder), []
+    for cell in (cell for cell in results.results if cell.samples):
+        table = store.read_samples(cell.samples, cell.cell)
+        frame = table.drop_columns(["cell", "log_probabilities", "log_mass"]).to_pandas()
+        log_probabilities = table["log_probabilities"].to_pylist()
+        for number, label in enumerate(cell.labels):
+            frame[f"p_{label}"] = [None if row is None else math.exp(row[number]) for row in log_probabilities]
+        frame["mass"] = [None if value is None else math.exp(value) for value in table["log_mass"].to_pylist()]
+        names = {name: getattr(cell, name) for name in ("model", "task", "template", "verbalizer", "calibration")}
+        frames.append(frame.assign(**names))
+    return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
 
 def to_csv(results: RunResults) -> str:

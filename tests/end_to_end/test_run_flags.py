@@ -160,7 +160,7 @@ def test_a_dry_run_writes_nothing_and_loads_no_weights(
     def refuse(*arguments: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("promptlab.backends.mlm._load_model", refuse)
+    monkeypatch.setattr("promptlab.backends.mlm.load_model", refuse)
     before = sorted(tmp_path.rglob("*"))
     said = run("--dry-run", "--verbalizers", "mood/*")
     assert said.code == 0

@@ -102,7 +102,7 @@ def test_a_second_run_does_no_forward_and_writes_the_same_bytes(spec: RunSpec, m
     """Everything is read back, the weights are not even loaded, and results and samples are equal byte by byte."""
     first = execute(spec)
     before = files(first.folder, "results.json", "samples/*", "blocks/*/*", "manifest.json")
-    monkeypatch.setattr("promptlab.backends.mlm._load_model", None)
+    monkeypatch.setattr("promptlab.backends.mlm.load_model", None)
     record = Record()
     second = execute(spec, progress=record)
     assert 0 == second.timings["forwards"]
@@ -174,7 +174,7 @@ def test_an_explicit_verbalizer_that_splits_is_refused_before_any_forward(
     spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A verbalizer asked for by name, by its whole name or its stem, is refused with its split; nothing is loaded."""
-    monkeypatch.setattr("promptlab.backends.mlm._load_model", None)
+    monkeypatch.setattr("promptlab.backends.mlm.load_model", None)
     for selector in ("opinions/splits", "splits"):
         with pytest.raises(LabelWordError) as caught:
             execute(having(spec, verbalizers=[selector, "opinions/good_bad"]))

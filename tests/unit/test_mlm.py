@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptlab.backends.mlm import MaskedBackend, resolve_device
+from promptlab.backends.loading import resolve_device
+from promptlab.backends.mlm import MaskedBackend
 from promptlab.errors import ModelError, UsageError
 from promptlab.types import EncodedPrompt, MaskScores, Prompt
 from tests.oracles import MASK, SEP, field, mask_log_probs, prompt
