@@ -59,10 +59,12 @@ class TrainRows:
 
 def draw_train_rows(train: RowSet, scored: RowSet, *, seed: int) -> TrainRows:
     """Train rows in the order in which a calibration takes them; a row that is scored too is left out and counted."""
-    known = {example_id.rpartition("-")[0] for example_id in scored.ids()}
-    kept = [number for number, name in enumerate(train.ids()) if name.rpartition("-")[0] not in known]
-    order = sorted(kept, key=lambda number: derive_seed(seed, "support", train.task, train.ids()[number]))
-    examples = [train.examples[number] for number in order[:MAX_TRAIN]]
+    known = {name.rpartition("-")[0] for name in scored.examples.id_texts()}
+    kept = [
+        (name, place) for place, name in enumerate(train.examples.id_texts()) if name.rpartition("-")[0] not in known
+    ]
+    order = sorted(kept, key=lambda item: derive_seed(seed, "support", train.task, item[0]))
+    examples = [train.examples[place] for _, place in order[:MAX_TRAIN]]
     fault = None if examples else "needs train rows that are not scored too, and there are none."
     return TrainRows(examples, len(train.examples) - len(kept), fault)
 

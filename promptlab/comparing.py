@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptlab.errors import DataError, UsageError, did_you_mean
-from promptlab.metrics import Outcome, check_metric, measure, paired_metric
+from promptlab.metrics import Outcome, check_metric, measure
+from promptlab.metrics import compare as paired_metric
 from promptlab.results import Result, RunResults
-from promptlab.statistics import holm
+from promptlab.statistics.paired import holm
 from promptlab.store import RunStore
 
 if TYPE_CHECKING:

@@ -23,6 +23,8 @@ from promptlab.errors import LabelWordError
 from promptlab.harness import plan_run
 from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.rendering import CompiledTemplate, check_fields, check_one_mask, compile_template, render
+from promptlab.reporting.formats import percent
+from promptlab.reporting.naming import INLINE
 from promptlab.specs.run import RunSpec
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
@@ -66,7 +68,8 @@ class Preview:
     def lines(self) -> list[str]:
         """The preview for a terminal of 80 columns."""
         row = f"row {self.row}" if self.row is not None else None
-        head = " / ".join(part for part in (self.task, self.template, row) if part is not None)
+        template = "inline template" if self.template.startswith(INLINE) else self.template
+        head = " / ".join(part for part in (self.task, template, row) if part is not None)
         gold = f", gold {self.gold}" if self.gold is not None else ""
         lines = [f"== {head}{gold}", *_wrapped("prompt", self.prompt)]
         if self.reason is not None:
@@ -235,18 +238,22 @@ def _marked(token: tuple[str, str]) -> str:
 
 def _word_lines(found: WordPreview) -> list[str]:
     """The words of a verbalizer with their probabilities, then what they make of the labels."""
-    pairs = [(word, value) for words in found.words.values() for word, value in words.items()]
-    shown = [f"{word} {value:.4f}" for word, value in pairs if isinstance(value, float)]
-    faults = [value for _, value in pairs if isinstance(value, str)] or ([found.fault] if found.fault else [])
-    lines = _wrapped(found.verbalizer, ", ".join(shown))
+    shown = [
+        f"{label}: " + ", ".join(f"{word} {value:.4f}" for word, value in words.items() if isinstance(value, float))
+        for label, words in found.words.items()
+    ]
+    values = [value for words in found.words.values() for value in words.values()]
+    faults = [value for value in values if isinstance(value, str)] or ([found.fault] if found.fault else [])
+    name = "words" if found.verbalizer.startswith(INLINE) else found.verbalizer
+    lines = _wrapped(name, "; ".join(shown))
     for fault in faults:
         lines += textwrap.wrap(fault, WIDTH, initial_indent="    ", subsequent_indent="      ")
-    for name, probabilities in found.probabilities.items():
+    for calibration, probabilities in found.probabilities.items():
         by_label = ", ".join(f"p({label}) {value:.3f}" for label, value in probabilities.items())
-        said = by_label if name == "none" else f"{by_label} with calibration {name}"
+        said = by_label if calibration == "none" else f"{by_label} with calibration {calibration}"
         lines += textwrap.wrap(said, WIDTH, initial_indent="    ", subsequent_indent="      ")
     if found.mass is not None:
-        lines.append(f"    mass on the label words {100 * found.mass:.3g} %")
+        lines.append(f"    mass on the label words {percent(found.mass)}")
     return lines
 
 

@@ -6,11 +6,11 @@ A small run is shown cell by cell, a grid by its median over instructive templat
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from promptlab.reporting.cautions import LOW_MASS, low_mass_pairs, skipped_groups
-from promptlab.reporting.formats import MISSING, model_names, percent, plural, round_percent, three_digits
 from promptlab.reporting.columns import cut, fit_columns, natural_width
+from promptlab.reporting.formats import MISSING, model_names, percent, plural, round_percent, three_digits
 from promptlab.reporting.naming import TERMINAL_WIDTHS
 from promptlab.reporting.spreads import Grid, Headline, Spread, headlines, kind_of, make_grids, most_predicted
 from promptlab.results import Result, RunResults
@@ -35,24 +35,50 @@ def summary_lines(results: RunResults, width: int = 80) -> list[str]:
 
 
 def _grid_lines(grids: Sequence[Grid], width: int) -> list[str]:
-    """One line a model x task x calibration; a column that would say the same on every line is left out."""
+    """One line a model x task x calibration: the headline where there are gold labels, shares of labels elsewhere."""
     models = model_names(grid.model for grid in grids)
-    metrics = dict.fromkeys(grid.metric or "no gold labels" for grid in grids)
+    measured, unmeasured = ([grid for grid in grids if bool(grid.metric) is wanted] for wanted in (True, False))
+    lines = _measured_lines(measured, models, width) if measured else []
+    shares = _share_lines([grid for grid in unmeasured if grid.decided], models, width)
+    return [*lines, *([""] if lines and shares else []), *shares]
+
+
+def _measured_lines(grids: Sequence[Grid], models: Mapping[str, str], width: int) -> list[str]:
+    """Medians; a column that would say the same on every line, or nothing, is left out."""
+    metrics = dict.fromkeys(str(grid.metric) for grid in grids)
     head = ["model", "task", "calibration", "metric", "median", "min-max", "majority", "cells"]
     rows = [
         [models[grid.model], grid.task, *_headline_cells(grid, headline)]
         for grid in grids
         for headline in headlines(grid)
     ]
-    said = {"model": len(models) > 1, "metric": len(metrics) > 1}
+    has_majority = any("majority_train" in grid.baselines for grid in grids)
+    said = {"model": len(models) > 1, "metric": len(metrics) > 1, "majority": has_majority}
     kept = [index for index, name in enumerate(head) if said.get(name, True)]
-    lines = fit_columns(
-        [head[i] for i in kept], [[row[i] for i in kept] for row in rows], width, num_left=len(kept) - 4
-    )
-    if not any(grid.metric for grid in grids):
-        return [*lines, "the rows have no gold labels"]
-    note = "median and min-max over instructive templates; majority of train"
+    num_left = sum(head[index] in ("model", "task", "calibration", "metric") for index in kept)
+    lines = fit_columns([head[i] for i in kept], [[row[i] for i in kept] for row in rows], width, num_left=num_left)
+    note = "median and min-max over instructive templates" + ("; majority of train" if has_majority else "")
     return [*lines, note if said["metric"] else f"{next(iter(metrics))}: {note}"]
+
+
+def _share_lines(grids: Sequence[Grid], models: Mapping[str, str], width: int) -> list[str]:
+    """What is predicted where nothing can be measured: the median share of rows that get each label."""
+    rows = []
+    for grid in grids:
+        for calibration in grid.calibrations:
+            cells = [c for c in grid.decided if c.calibration == calibration and kind_of(c) == "instructive"]
+            shares = {
+                label: Spread.of([c.predicted.get(label, 0) / c.num_rows for c in cells]) for label in grid.labels
+            }
+            shown = [f"{label} {percent(share.median)}" for label, share in shares.items() if share is not None]
+            if shown:
+                rows.append([models[grid.model], grid.task, calibration, str(len(cells)), ", ".join(shown)])
+    if not rows:
+        return []
+    first = 0 if len(models) > 1 else 1
+    head = ["model", "task", "calibration", "cells", "predicted"][first:]
+    lines = fit_columns(head, [row[first:] for row in rows], width, num_left=len(head))
+    return [*lines, "no gold labels: median share of rows over instructive templates"]
 
 
 def _headline_cells(grid: Grid, headline: Headline) -> list[str]:
