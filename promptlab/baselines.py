@@ -45,7 +45,7 @@ def _train_majority(task: Task, split: str, data: str | None) -> str | None:
 def _constant(rows: RowSet, labels: Sequence[str], label: str, name: str, note: str) -> Baseline:
     """Always the same label."""
     index = {label: number for number, label in enumerate(labels)}
-    gold = np.array([index[str(example.label)] for example in rows.examples])
+    gold = np.array([index[name] for name in rows.examples.label_names])[rows.examples.labels()]
     predicted = np.full(len(gold), index[label])
     outcome = Outcome(gold, predicted, np.full((len(gold), len(labels)), 1 / len(labels)))
     metrics = {metric: measure(metric, outcome, seed=0).value for metric in ("accuracy", "macro_f1")}

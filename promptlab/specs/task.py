@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -38,14 +38,28 @@ class LabelColumn(Spec):
 
 
 class Source(Spec):
-    """One place a task's rows can come from: a folder under --data, files that ship with the task, or the hub."""
+    """One place a task's rows can come from: a folder under --data, one that ships with the task, files, or the hub.
+
+    `files` names a file for each split, so their names are the splits.
+    """
 
     local: str | None = None
     bundled: str | None = None
+    files: Annotated[dict[str, str], Field(min_length=1)] | None = None
     hub: HubSource | None = None
     splits: dict[str, str]
     fields: dict[str, str]
     label: LabelColumn | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_splits_from_files(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("files"), dict):
+            return values
+        splits = {name: name for name in values["files"]}
+        if values.get("splits", splits) != splits:
+            raise ValueError("a source of files has the splits that files names: leave splits out")
+        return {**values, "splits": splits}
 
     @field_validator("fields")
     @classmethod
@@ -57,9 +71,9 @@ class Source(Spec):
 
     @model_validator(mode="after")
     def _is_one_place(self) -> Source:
-        places = [name for name in ("local", "bundled", "hub") if getattr(self, name) is not None]
+        places = [name for name in ("local", "bundled", "files", "hub") if getattr(self, name) is not None]
         if len(places) != 1:
-            raise ValueError("a source has exactly one of local, bundled and hub")
+            raise ValueError("a source has exactly one of local, bundled, files and hub")
         if not self.fields:
             raise ValueError("a source needs at least one field")
         return self
@@ -105,7 +119,11 @@ class Task(Spec):
     def hash(self) -> str:
         """Identifies what the task says; its title, notes and citation may change without a new hash."""
         words = {"path", "title", "notes", "citation", "homepage", "license"}
-        return content_hash(self.model_dump(mode="json", exclude=words))
+        said = self.model_dump(mode="json", exclude=words)
+        for source in said["sources"]:
+            if source["files"] is None:  # the hash of a task without files is as it was before there were any
+                del source["files"]
+        return content_hash(said)
 
     @property
     def fields(self) -> tuple[str, ...]:
