@@ -208,13 +208,13 @@ def _list_fault(following: str, place: str, opened: str, number: int) -> DataErr
 
 def _last_column(head: str) -> str:
     """The last name of the outer object in the head of a row."""
-    depth, name, last = 0, "?", ""
+    depth, name, last = 0, (0, 0), (0, 0)
     for token in _TOKEN.finditer(head):
-        text = token[0]
-        if text[0] == '"':
-            last = text
-        elif text == ":":
-            name = last[1:-1] if depth == 1 else name
+        mark = head[token.start()]
+        if mark == '"':
+            last = token.span()
+        elif mark == ":":
+            name = last if depth == 1 else name
         else:
-            depth += 1 if text in "{[" else -1
-    return name
+            depth += 1 if mark in "{[" else -1
+    return head[name[0] + 1 : name[1] - 1]

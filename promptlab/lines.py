@@ -25,6 +25,7 @@ _SIGNATURES = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook and no text: save the rows as CSV",
     b"\x1f\x8b": "compressed by gzip: unpack it first",
 }
+_LINE_END = re.compile("[\r\n]")
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 
 
@@ -40,9 +41,9 @@ class TooLong(Exception):
         """Characters of the line without its end, counted without holding them."""
         size = 0
         for piece in itertools.chain([self.head], self.rest):
-            line = io.StringIO(piece, newline="").readline()
-            size += len(line.rstrip("\r\n"))
-            if line.endswith(("\n", "\r")):
+            end = _LINE_END.search(piece)
+            size += end.start() if end else len(piece)
+            if end:
                 break
         return size
 

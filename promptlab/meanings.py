@@ -22,10 +22,11 @@ TASK: Mapping[str, str] = {
     "version": "Counts up when the same name stands for other rows or labels.",
 }
 SOURCE: Mapping[str, str] = {
-    "local": "A folder under `--data` that holds `<split>.jsonl`, `.csv` or `.parquet`.",
+    "local": "A folder under `--data` that holds `<split>.jsonl`, `.csv`, `.parquet`, `.json`, `.tsv` or `.txt`.",
     "bundled": "A folder beside the task file that ships with its rows.",
+    "files": "Our name of a split and the file that holds it, relative to the folder of the task file.",
     "hub": "A dataset of the hub.",
-    "splits": "Our name of a split (`train`, `validation`, `test`) and the source's name of it.",
+    "splits": "Our name of a split (`train`, `validation`, `test`) and the source's name of it; not with `files`.",
     "fields": "A field of the templates, and the column or Jinja expression over the row that fills it.",
     "label": "Where the gold label stands; left out where there is none.",
 }

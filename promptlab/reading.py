@@ -23,6 +23,7 @@ RawRow = Mapping[str, Any]
 FORMATS = ("jsonl", "csv", "parquet", "json", "tsv", "txt")
 SUFFIXES = tuple(f".{name}" for name in FORMATS)
 BATCH_ROWS = 512  # of parquet
+_BUFFER_BYTES = 1 << 16
 _SHOWN_COLUMNS = 20
 
 
@@ -132,10 +133,11 @@ def _read_parquet(stream: BinaryIO, shown: str) -> Iterator[tuple[str, RawRow]]:
 
     with _seekable(stream) as source:
         try:
-            file = parquet.ParquetFile(source)
+            # Else the columns of a whole row group, which is mostly the file, are in memory before the first batch.
+            file = parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
             _check_columns(file.schema_arrow.names, shown)
             first = 1
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
                 yield from _batch_rows(batch, shown, first)
                 first += batch.num_rows
         except (pyarrow.ArrowException, OSError) as error:
@@ -176,8 +178,16 @@ def _check_sizes(batch: Any, shown: str, first: int) -> None:
     """Refuse a row whose texts are over the bound, before any of them is copied."""
     from pyarrow import compute, types
 
-    names = [name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if types.is_string(kind)]
-    sizes = {name: compute.utf8_length(batch.column(name)).to_numpy(zero_copy_only=False) for name in names}
+    names = [
+        name
+        for name, kind in zip(batch.schema.names, batch.schema.types, strict=True)
+        if types.is_string(kind) or types.is_large_string(kind)
+    ]
+    sizes = {name: compute.utf8_length(batch.column(name)).fill_null(0).to_pylist() for name in names}
+    for number, of_row in enumerate(zip(*sizes.values(), strict=True), start=first):
+        if sum(of_row) > MAX_CHARACTERS:
+            longest = max(names, key=lambda name: sizes[name][number - first])
+            raise too_long(f"{shown}:{number}", longest, f"{sum(of_row):,}")
 
 
 def _text_fault(batch: Any, shown: str, first: int) -> DataError:

@@ -117,7 +117,8 @@ def _task_facts(results: RunResults, task: str) -> Mapping[str, Any]:
 def _source(facts: Mapping[str, Any]) -> str:
     source = facts.get("source", {})
     kind = str(source.get("kind", "unknown"))
-    shown = {"bundled": "bundled with the task", "local": "local files", "files": "files of one's own"}
+    files = ", ".join(source.get("files", {}).values())
+    shown = {"bundled": "bundled with the task", "local": "local files", "files": f"files {files}"}
     if kind != "hub":
         return shown.get(kind, kind)
     return f"hub dataset {source.get('path')}, source {'verified' if source.get('verified') else 'not verified'}"

@@ -134,7 +134,7 @@ def test_a_value_that_no_run_can_have(run: Call, arguments: list[str], parts: li
         ),
         (["--verbalizers", "bad=☃,good=yes"], ["label word '☃' is unknown to the tokenizer"]),
         (["--split", "tset"], ["task 'moods' has no split 'tset'. Did you mean 'test'? It has: train, test, empty."]),
-        (["--split", "empty"], ["task 'moods': the split 'empty' of the local folder moods has no rows."]),
+        (["--split", "empty"], ["task 'moods': ", "moods/empty.jsonl: has no rows: write one object {...} a line."]),
     ],
 )
 def test_content_that_cannot_be_scored(run: Call, arguments: list[str], parts: list[str]) -> None:
@@ -197,8 +197,8 @@ def test_a_file_of_the_users_own_with_a_fault(run: Call, moods: Path, name: str,
         ('{"sentence": ', [":13: is not valid JSON"]),
         ('["a list"]', [":13: must be an object"]),
         ('{"sentenc": "x", "label": 1}', [":13 field 'text': column 'sentence' is missing. Did you mean 'sentenc'?"]),
-        ('{"sentence": "x"}', [":13: label column 'label' is missing."]),
-        ('{"sentence": "x", "label": 7}', [":13: label 7 is unknown to task 'moods'. Known: 0, 1."]),
+        ('{"sentence": "x"}', [":13: label column 'label' is missing. Columns: sentence."]),
+        ('{"sentence": "x", "label": 7}', [":13: label 7 (1 row) is unknown to task 'moods'. Known: 0, 1. Map it"]),
     ],
 )
 def test_a_broken_row(run: Call, moods: Path, row: str, parts: list[str]) -> None:

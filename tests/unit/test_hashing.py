@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from promptlab.hashing import content_hash, file_hash, text_hash
+from promptlab import hashing
+from promptlab.hashing import content_hash, file_hash, list_hash, text_hash
 
 
 def test_content_hash_ignores_the_order_of_keys() -> None:
@@ -25,6 +26,12 @@ def test_content_hash_refuses_what_json_cannot_say() -> None:
     """NaN has no place in a stored value."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         content_hash({"a": float("nan")})
+
+
+@pytest.mark.parametrize("items", [[], [["a", None]], [{"b": 1, "a": "Größe"}, "x", 1.5, []]])
+def test_list_hash_is_the_hash_of_the_list(items: list[object]) -> None:
+    """A long list need not be held to have its hash."""
+    assert content_hash(items) == list_hash(iter(items))
 
 
 def test_text_hash_takes_any_text() -> None:

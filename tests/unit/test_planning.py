@@ -332,7 +332,7 @@ def test_a_task_without_rows_does_not_keep_the_others(library: Path) -> None:
     spec = spec_of(library, tasks=["views", "follows"], templates=["opinions/it_was", "pairs/*"], verbalizers="*/*")
     loaded = load_all_rows(spec, make_grid(spec))
     assert ["views"] == list(loaded.rows)
-    assert "has no test{.jsonl,.csv,.parquet} for the split 'test'" in loaded.failures["follows"]
+    assert "has no test{.jsonl,.csv,.parquet,.json,.tsv,.txt} for the split 'test'" in loaded.failures["follows"]
     alone = spec_of(library, tasks="follows", templates="pairs/*", verbalizers="pairs/*")
     with pytest.raises(DataError, match=r"task 'follows': .* has no test"):
         load_all_rows(alone, make_grid(alone))

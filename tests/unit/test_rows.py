@@ -1,4 +1,4 @@
-"""Sources become examples: equal whatever the format, and no broken row passes in silence."""
+"""Sources become examples: equal whatever the format, from the first source that is there, all of them or a part."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from promptlab.errors import DataError, TemplateError, UsageError
-from promptlab.rows import Limit, load_rows, majority, read_rows
+from promptlab.errors import DataError, UsageError
+from promptlab.reading import read_rows
+from promptlab.rows import Limit, describe_source, load_rows, majority, stream_examples
 from promptlab.specs.task import Task
 
 ROWS = [
@@ -40,20 +41,6 @@ def write_jsonl(folder: Path, rows: list[Any], split: str = "test") -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
-
-
-def load(folder: Path, rows: list[Any], **task: str) -> list[tuple[dict[str, Any], str | None]]:
-    """Fields and label of each example of some rows."""
-    write_jsonl(folder, rows)
-    loaded = load_rows(make_task(folder, **task), "test", data=str(folder))
-    return [(dict(example.fields), example.label) for example in loaded.examples]
-
-
-def fault_of(folder: Path, rows: list[Any], **task: str) -> str:
-    """What is said of rows that cannot be read, from the file's name on."""
-    with pytest.raises(DataError) as fault:
-        load(folder, rows, **task)
-    return str(fault.value).removeprefix(f"{folder}/toy/")
 
 
 def test_every_format_gives_equal_examples(tmp_path: Path) -> None:
@@ -101,43 +88,6 @@ def test_the_place_in_the_source_is_kept(tmp_path: Path) -> None:
     assert rows.hash != load_rows(make_task(tmp_path), "test", data=str(tmp_path)).hash
 
 
-def test_a_missing_value_is_an_empty_text(tmp_path: Path) -> None:
-    """Null and NaN become "", alone, inside a list, and inside an expression."""
-    rows = [
-        '{"text": null, "label": "positive"}',
-        '{"text": NaN, "label": "positive"}',
-        '{"text": ["a", null], "label": "positive"}',
-    ]
-    assert ["", "", ["a", ""]] == [fields["text"] for fields, _ in load(tmp_path, rows)]
-    joined = load(
-        tmp_path, ['{"title": "A", "body": null, "label": "positive"}'], fields="{text: \"title ~ '.' ~ body\"}"
-    )
-    assert joined == [({"text": "A."}, "positive")]
-
-
-def test_a_field_may_be_an_expression_over_the_row(tmp_path: Path) -> None:
-    """Columns can be joined, and a column whose name is no identifier is still a column."""
-    row = {"title": "A", "answers": {"text": ["b"]}, "sentence 1": "c", "label": "positive"}
-    fields = "{both: \"title ~ ' ' ~ answers['text'][0]\", text: sentence 1}"
-    assert load(tmp_path, [row], fields=fields) == [({"both": "A b", "text": "c"}, "positive")]
-
-
-@pytest.mark.parametrize(
-    ("expected", "raw", "values"),
-    [
-        ("positive", 1, "{0: negative, 1: positive}"),
-        ("positive", "1", "{0: negative, 1: positive}"),
-        ("positive", True, "{false: negative, true: positive}"),
-        ("positive", "True", "{'False': negative, 'True': positive}"),
-        ("negative", "neg", "{neg: negative, pos: positive}"),
-    ],
-)
-def test_raw_values_become_our_labels(tmp_path: Path, expected: str, raw: Any, values: str) -> None:
-    """A raw value is found by value and type, or by how it is written, as csv has it."""
-    rows = load(tmp_path, [{"text": "a", "label": raw}], label=f"{{column: label, values: {values}}}")
-    assert [expected] == [label for _, label in rows]
-
-
 def test_rows_need_no_label(tmp_path: Path) -> None:
     """A source without labels gives examples without gold."""
     path = make_task(tmp_path).path
@@ -164,82 +114,11 @@ def test_majority_is_the_most_frequent_label(tmp_path: Path) -> None:
 GOOD = {"text": "a", "label": "positive"}
 
 
-@pytest.mark.parametrize(
-    ("message", "row"),
-    [
-        ("test.jsonl:2: is not valid JSON: Expecting property name enclosed in double quotes (column 2).", "{bad"),
-        ("test.jsonl:2: must be an object {...}, found list.", "[1]"),
-        ("test.jsonl:2: is nested too deeply or holds too long a number.", '{"text": ' + "1" * 5000 + "}"),
-        ("test.jsonl:2: is nested too deeply or holds too long a number.", "[" * 100_000),
-        (
-            "test.jsonl:2 field 'text': column 'text' is missing. Did you mean 'txt'? Columns: txt, label.",
-            '{"txt": "a", "label": "positive"}',
-        ),
-        ("test.jsonl:2: label column 'label' is missing. Did you mean 'lable'?", '{"text": "a", "lable": "positive"}'),
-        (
-            "test.jsonl:2: label 'good' is unknown to task 'toy'. Known: negative, positive.",
-            '{"text": "", "label": "good"}',
-        ),
-        (
-            "test.jsonl:2: label ['a'] is unknown to task 'toy'. Known: negative, positive.",
-            '{"text": "", "label": ["a"]}',
-        ),
-        (
-            "test.jsonl:2: label None is unknown to task 'toy'. Known: negative, positive.",
-            '{"text": "", "label": null}',
-        ),
-        ("test.jsonl:2 field 'text': an infinite number cannot stand in a prompt.", '{"text": -Infinity}'),
-        ("test.jsonl:2 field 'text': holds half of a surrogate pair, which is no character.", '{"text": "\\ud83d"}'),
-    ],
-)
-def test_a_broken_row_is_named(tmp_path: Path, message: str, row: str) -> None:
-    """Each fault of a row is one sentence with file and line."""
-    assert message == fault_of(tmp_path, [GOOD, row])
-
-
-def test_an_unknown_raw_value_is_told_the_known_ones(tmp_path: Path) -> None:
-    """A list, a float or -1 where 0 and 1 are named is an unknown label."""
-    label = "{column: label, values: {0: negative, 1: positive}}"
-    for raw in ("[1]", "1.5", "-1", "true"):
-        found = fault_of(tmp_path, [f'{{"text": "a", "label": {raw}}}'], label=label)
-        assert found.startswith("test.jsonl:1: label ")
-        assert found.endswith(" is unknown to task 'toy'. Known: 0, 1.")
-
-
-def test_a_wrong_expression_names_task_and_row(tmp_path: Path) -> None:
-    """What a row lacks is told with its place, what the task's file says wrong without."""
-    found = fault_of(tmp_path, [GOOD], fields='{text: "title | upper"}')
-    assert found.startswith("test.jsonl:1 ")
-    assert found.endswith("toy.yaml fields.text: 'title' is undefined.")
-    with pytest.raises(
-        TemplateError, match=r"toy\.yaml fields\.text:1 filter 'uper' is unknown\. Did you mean 'upper'"
-    ):
-        load(tmp_path, [GOOD], fields='{text: "text | uper"}')
-
-
-@pytest.mark.parametrize(
-    ("message", "content"),
-    [
-        ("test.csv:3: has fewer cells than the header names.", b"text,label\na,positive\nb\n"),
-        ("test.csv:2: has more cells than the header names.", b"text,label\na,positive,c\n"),
-        ("test.csv:2: is not valid CSV: ", b'text,label\n"a"b,positive\n'),
-        ("test.csv: is not UTF-8 text (byte 11).", b"text,label\n\xe9,positive\n"),
-        ("test.parquet: is not valid parquet: ", b"not parquet"),
-        ("test.tsv: rows are read from .jsonl, .csv, .parquet, found '.tsv'.", b""),
-    ],
-)
-def test_a_broken_file_is_named(tmp_path: Path, message: str, content: bytes) -> None:
-    """A file that is not what its ending says is one sentence."""
-    path = tmp_path / message.split(":")[0]
-    path.write_bytes(content)
-    with pytest.raises(DataError) as fault:
-        list(read_rows(path))
-    assert message in str(fault.value)
-
-
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
-    """A file without rows names the task, the split and the folder."""
-    assert fault_of(tmp_path, []) == "task 'toy': the split 'test' of the local folder toy has no rows."
+    """A file without rows is named, with what it should hold."""
+    write_jsonl(tmp_path, [])
+    with pytest.raises(DataError, match=r"test\.jsonl: has no rows: write one object \{\.\.\.\} a line\."):
+        load_rows(make_task(tmp_path), "test", data=str(tmp_path))
 
 
 def test_missing_sources_splits_and_files_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +137,9 @@ def test_missing_sources_splits_and_files_are_explained(tmp_path: Path, monkeypa
         DataError, match=r"task 'toy' has no split 'tset'\. Did you mean 'test'\? It has: train, test\."
     ):
         load_rows(task, "tset")
-    with pytest.raises(DataError, match=r"toy has no train\{\.jsonl,\.csv,\.parquet\} for the split 'train'\."):
+    with pytest.raises(
+        DataError, match=r"toy has no train\{\.jsonl,\.csv,\.parquet,\.json,\.tsv,\.txt\} for the split 'train'\."
+    ):
         load_rows(task, "train")
 
 
@@ -272,19 +153,88 @@ def test_the_first_source_that_is_there_wins(tmp_path: Path) -> None:
     assert load_rows(task, "test").source["kind"] == "bundled"
 
 
-def test_hub_rows_are_read_by_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder in the hub's form gives the same examples as a local source; the revision is kept with the result."""
-    import datasets
+def write_reviews(folder: Path, files: str = "{test: reviews.csv, train: more/other.json}") -> Task:
+    """A task whose rows are named files beside it."""
+    (folder / "more").mkdir(exist_ok=True)
+    (folder / "reviews.csv").write_text("text,label\na,positive\nb,negative\nc,positive\n")
+    (folder / "more/other.json").write_text(json.dumps([{"text": "d", "label": "negative"}]))
+    path = folder / "reviews.yaml"
+    path.write_text(
+        "title: Reviews\nfamily: sentiment\nkind: classification\nlabels: [negative, positive]\n"
+        f"sources:\n  - files: {files}\n    fields: {{text: text}}\n    label: {{column: label}}\n"
+        "language: en\nlicense: none\ncitation: none\nversion: 1\n"
+    )
+    return Task.load(str(path))
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    write_jsonl(tmp_path, list(ROWS))
-    local = load_rows(make_task(tmp_path), "test", data=str(tmp_path))
-    hub = load_rows(make_task(tmp_path, f"hub: {{path: '{tmp_path / 'toy'}', verified: false}}"), "test")
-    assert local.examples == hub.examples
-    assert ("hub", False, None) == (hub.source["kind"], hub.source["verified"], hub.source["revision"])
-    with pytest.raises(DataError, match=r"task 'toy': the hub dataset .*nothing could not be loaded \(.*\)\. Name the"):
-        load_rows(make_task(tmp_path, "hub: {path: nobody/nothing, verified: false}"), "test")
+
+def test_a_source_may_name_a_file_for_each_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative to the task's file from wherever promptlab is called; its splits are those that have a file."""
+    task = write_reviews(tmp_path)
+    monkeypatch.chdir(tmp_path / "more")
+    rows = load_rows(task, "test")
+    assert ["positive", "negative", "positive"] == rows.examples.gold()
+    assert ["d"] == [example.fields["text"] for example in load_rows(task, "train").examples]
+    files = {"test": "reviews.csv", "train": "more/other.json"}
+    assert {"kind": "files", "files": files} == rows.source
+    assert "the files reviews.csv, more/other.json" == describe_source(task.sources[0], None)
+    with pytest.raises(DataError, match=r"task 'reviews' has no split 'validation'\. It has: test, train\."):
+        load_rows(task, "validation")
+
+
+def test_files_of_a_task_in_memory_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task without a file has no folder of its own; an absolute path is one anywhere."""
+    task = write_reviews(tmp_path).model_copy(update={"path": "in memory"})
+    monkeypatch.chdir(tmp_path)
+    assert 3 == len(load_rows(task, "test").examples)
+    absolute = write_reviews(tmp_path, f"{{test: {tmp_path / 'reviews.csv'}}}")
+    assert 3 == len(load_rows(absolute.model_copy(update={"path": "in memory"}), "test").examples)
+
+
+def test_a_named_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """One of several with its nearest name; where none is there all are named and --data is no remedy."""
+    task = write_reviews(tmp_path)
+    (tmp_path / "more/other.json").rename(tmp_path / "more/others.json")
+    with pytest.raises(DataError, match=r"other\.json: there is no such file\. Did you mean 'others\.json'\?"):
+        load_rows(task, "train")
+    (tmp_path / "reviews.csv").unlink()
+    with pytest.raises(DataError) as fault:
+        load_rows(task, "test")
+    folder = tmp_path.as_posix()
+    expected = f"task 'reviews': no rows found. It looks for: {folder}/reviews.csv, {folder}/more/other.json."
+    assert expected == str(fault.value)
+
+
+def test_unknown_labels_of_a_split_are_told_with_their_numbers(tmp_path: Path) -> None:
+    """All of the split is looked at before anything is said."""
+    task = write_reviews(tmp_path)
+    (tmp_path / "reviews.csv").write_text('text,label\n"a\nb",meh\nc,positive\nd,n/a\ne,meh\nf,\n')
+    with pytest.raises(DataError) as fault:
+        load_rows(task, "test")
+    assert str(fault.value).replace(f"{tmp_path.as_posix()}/", "") == (
+        "reviews.csv:2: label 'meh' (2 rows, first here), 'n/a' (1 row, reviews.csv:5) and '' (1 row, reviews.csv:7) "
+        "are unknown to task 'reviews'. Known: negative, positive. "
+        "Map them with label.values in the task or --label-values."
+    )
+
+
+def test_examples_can_be_had_one_by_one(tmp_path: Path) -> None:
+    """A stream gives each raw row with the example that a loaded split has, before the next row is read."""
+    task = write_reviews(tmp_path)
+    read = list[str]()
+
+    def pairs() -> Any:
+        for place, row in read_rows(tmp_path / "reviews.csv"):
+            read.append(place)
+            yield place, row
+
+    stream = stream_examples(task, pairs())
+    row, first = next(stream)
+    assert ({"text": "a", "label": "positive"}, 1) == (row, len(read))
+    assert [first, *(example for _, example in stream)] == load_rows(task, "test").examples
+    unlabelled = stream_examples(task, [("x:1", {"text": "a"})], has_labels=False)
+    assert [(first.id, None)] == [(example.id, example.label) for _, example in unlabelled]
+    with pytest.raises(DataError, match=r"x:1: label column 'label' is missing\. Columns: text\."):
+        next(stream_examples(task, [("x:1", {"text": "a"})]))
 
 
 def test_a_limit_is_a_nested_stratified_prefix(tmp_path: Path) -> None:
@@ -322,28 +272,3 @@ def test_a_wrong_limit_is_explained(text: str) -> None:
     with pytest.raises(UsageError) as fault:
         Limit.parse(text)
     assert str(fault.value) == f"--limit {text}: write a whole number from 1, or first:N for the first N rows."
-
-
-@pytest.mark.parametrize("is_known", [True, False])
-def test_a_hub_that_is_out_of_reach_is_not_asked_again_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
-) -> None:
-    """Where the hub's name is unknown the library runs offline, and is as it was afterwards."""
-    import datasets
-    import datasets.config
-
-    modes: list[bool] = []
-
-    def load(*args: object, **kwargs: object) -> None:
-        modes.append(datasets.config.HF_HUB_OFFLINE)
-        raise ConnectionError("Couldn't reach it.")
-
-    monkeypatch.setattr("urllib.request.getproxies", dict)
-    monkeypatch.setattr("promptlab.rows._is_known_host", lambda address: is_known)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    task = make_task(tmp_path, "hub: {path: far/away, verified: false}")
-    with pytest.raises(DataError, match=r"the hub dataset far/away could not be loaded \(Couldn't reach it\)\."):
-        load_rows(task, "test")
-    assert [not is_known] == modes
-    assert not datasets.config.HF_HUB_OFFLINE

@@ -73,11 +73,31 @@ def test_the_hash_of_a_task_is_what_it_says(tmp_path: Path) -> None:
     assert known != load_task(tmp_path, "{text: text}", "{text: sentence}").hash
 
 
+def test_a_task_without_files_has_the_hash_that_is_stored(tmp_path: Path) -> None:
+    """Files are part of what a task says; where there are none nothing is said of them, as in runs of old."""
+    assert "c3de96822d089ea31e2f9c0c29147e9e" == load_task(tmp_path).hash
+    new = "files: {test: toy.csv}\n"
+    with_files = load_task(tmp_path, "local: toy\n    splits: {test: test}\n", new)
+    assert {"test": "test"} == with_files.sources[0].splits
+    assert (
+        with_files.hash != load_task(tmp_path, "local: toy\n    splits: {test: test}\n", "files: {test: b.csv}\n").hash
+    )
+    assert with_files == Task.model_validate(with_files.model_dump())
+
+
 @pytest.mark.parametrize(
     ("message", "old", "new"),
     [
-        ("6 sources.0: a source has exactly one of local, bundled and hub.", "splits:", "bundled: x\n    splits:"),
-        ("6 sources.0: a source has exactly one of local, bundled and hub.", "- local: toy\n   ", "-"),
+        (
+            "6 sources.0: a source has exactly one of local, bundled, files and hub.",
+            "splits:",
+            "bundled: x\n    splits:",
+        ),
+        ("6 sources.0: a source has exactly one of local, bundled, files and hub.", "- local: toy\n   ", "-"),
+        ("6 sources.0.splits: is required and missing.", "    splits: {test: test}\n", ""),
+        ("6 sources.0: a source of files has the splits that files names", "local: toy", "files: {train: toy.csv}"),
+        ("6 sources.0.files: needs at least 1, found 0.", "local: toy\n    splits: {test: test}", "files: {}"),
+        ("6 sources.0.files.test: Input should be a valid string, found 1.", "local: toy", "files: {test: 1}"),
         ("6 sources.0.fields: is required and missing.", "    fields: {text: text}\n", ""),
         ("6 sources.0: a source needs at least one field.", "{text: text}", "{}"),
         ("8 sources.0.fields: 'mask' has a meaning of its own in templates", "{text: text}", "{mask: text}"),
