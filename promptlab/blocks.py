@@ -92,7 +92,7 @@ class BlockScores:
         if -1 in columns:
             return np.ones(len(keys), dtype=bool)
         missing = rows < 0
-        missing[~missing] = np.isnan(self.log_probs[np.ix_(rows[~missing], columns)]).any(axis=1)
+        missing[~missing] = np.isnan(self.log_probs[rows[~missing]][:, columns]).any(axis=1)
         return missing
 
     def take(self, keys: Keys, token_ids: Sequence[int], mask: int = 0) -> Float64[np.ndarray, "key token"]:
@@ -102,7 +102,9 @@ class BlockScores:
         known = [number for number, token in enumerate(token_ids) if int(token) in self.columns]
         columns = [self.columns[int(token_ids[number])] for number in known]
         is_there = np.flatnonzero(rows >= 0)
-        taken[np.ix_(is_there, known)] = self.log_probs[np.ix_(rows[is_there], columns)]
+        found = self.log_probs[rows[is_there]]
+        for number, column in zip(known, columns, strict=True):
+            taken[is_there, number] = found[:, column]
         return taken
 
     def _rows(self, keys: Keys, mask: int) -> Int64[np.ndarray, " key"]:
@@ -263,7 +265,8 @@ def _join(parts: Sequence[_Part]) -> BlockScores:
     log_probs, start = np.full((number, len(columns)), np.nan, dtype=np.float32), 0
     for part in parts:
         places = rows[start : start + len(part.keys)]
-        log_probs[np.ix_(places, [columns[int(token)] for token in part.token_ids])] = part.log_probs
+        for number, token in enumerate(part.token_ids):
+            log_probs[places, columns[int(token)]] = part.log_probs[:, number]
         start += len(part.keys)
     return BlockScores(columns, log_probs, planes)
 

@@ -275,14 +275,15 @@ def _shared(first: RunResults, second: RunResults, ours: Result, theirs: Result)
             "same split and --limit."
         )
     one, other = one.at([pair[0] for pair in shared]), other.at([pair[1] for pair in shared])
-    differing = np.flatnonzero(one.gold != other.gold)
+    differing = np.flatnonzero((one.gold != other.gold) & (one.gold >= 0) & (other.gold >= 0))
     if len(differing):
         row = one.ids[int(differing[0])]
         raise DataError(
             f"task '{ours.task}': {len(differing)} shared rows have another gold label in run '{first.name}' than in "
             f"'{second.name}' (row {row} first): the two are not of the same data."
         )
-    return one, other
+    gold = np.maximum(one.gold, other.gold)  # a run of the same rows without labels learns them from the other
+    return replace(one, gold=gold), replace(other, gold=gold)
 
 
 def _relabelled(found: _Decided, theirs: tuple[str, ...], ours: tuple[str, ...]) -> _Decided:
@@ -296,7 +297,7 @@ def _relabelled(found: _Decided, theirs: tuple[str, ...], ours: tuple[str, ...])
 
 def _headline(run: RunResults, cell: Result) -> str:
     facts: Mapping[str, Any] = run.manifest.get("tasks", {}).get(cell.task, {})
-    wanted = [*facts.get("metrics", ()), "accuracy"]
+    wanted: list[str] = [*facts.get("metrics", ()), "accuracy"]
     return next(name for name in wanted if name in cell.metrics or name == "accuracy")
 
 

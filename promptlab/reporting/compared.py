@@ -94,7 +94,7 @@ def _group_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
     for pair in pairs:
         names = _names(pair)
         groups.setdefault((pair.task, names["calibration"], names["metric"]), []).append(pair)
-    head = ["task", "calibration", "metric", "median difference", "better", "worse", "Holm p < .05", "pairs"]
+    head = ["task", "calibration", "metric", "median", "better", "worse", "p<0.05", "pairs"]
     rows = []
     for names, members in groups.items():
         signs = [_sign(pair) for pair in members]
@@ -115,6 +115,10 @@ def _notes(found: RunComparison, pairs: Sequence[PairedCells]) -> list[str]:
     notes = list(found.cautions)
     if pairs:
         tests = ", ".join(dict.fromkeys(f"{pair.metric} by {pair.interval} and {pair.test}" for pair in pairs))
+        if len(pairs) > MAX_SINGLE_PAIRS:
+            notes.append(
+                "median: of the differences; better, worse: pairs in which the second is; --output csv has all"
+            )
         notes.append(f"paired on {_rows(pairs)}; {tests}; p adjusted by Holm over {plural(len(pairs), 'comparison')}")
     for side, number in (("first", found.unpaired_first), ("second", found.unpaired_second)):
         if number:

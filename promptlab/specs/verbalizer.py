@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from promptlab.documents import parse_yaml, validate
-from promptlab.errors import UsageError
+from promptlab.errors import FileFault, UsageError
 from promptlab.hashing import content_hash
 from promptlab.library import LibraryFile
 from promptlab.specs.base import Spec, load_all, only, read_text
@@ -106,7 +106,41 @@ class Verbalizer(Spec):
 
 
 def load_verbalizers(selectors: Sequence[Any], *, include: Sequence[str] = ()) -> list[Verbalizer]:
-    """Verbalizers by name, glob, path, mapping or inline text, in the order given, each once."""
+    """Verbalizers by name, glob, path, mapping or inline text, in the order given, each once.
+
+    A text that ends in `@` and the name of a pool, such as `sentiment/*@max`, takes that pool instead of the file's own.
+    """
+    loaded: dict[str, Verbalizer] = {}
+    for selector in selectors:
+        plain, pool = split_pool(selector)
+        found = _load([plain], include)
+        for one in found if pool is None else (pooled_by(one, pool) for one in found):
+            known = loaded.setdefault(one.name, one)
+            if known.hash != one.hash:
+                raise FileFault(
+                    f"two different verbalizers are called '{one.name}': rename {known.path} or {one.path}."
+                )
+    return list(loaded.values())
+
+
+def split_pool(selector: Any) -> tuple[Any, Pool | None]:
+    """A selector without its pool, and the pool; only the name of a pool behind the last `@` is one."""
+    if not isinstance(selector, str):
+        return selector, None
+    plain, sign, pool = selector.rpartition("@")
+    if sign and pool in get_args(Pool):
+        return plain, pool  # type: ignore[return-value]  # it was just looked up
+    return selector, None
+
+
+def pooled_by(verbalizer: Verbalizer, pool: Pool) -> Verbalizer:
+    """The same words under another pool, with the pool in the name; itself where it has that pool already."""
+    if verbalizer.pool == pool:
+        return verbalizer
+    return verbalizer.model_copy(update={"name": f"{verbalizer.name}@{pool}", "pool": pool})
+
+
+def _load(selectors: Sequence[Any], include: Sequence[str]) -> list[Verbalizer]:
     return load_all("verbalizer", selectors, read_verbalizer, _verbalizer_inline, include)
 
 
