@@ -188,9 +188,16 @@ def rescore(
     """
     from promptlab.rescoring import rescore as decide
 
-    added = {"verbalizers": verbalizers, "calibrations": calibrations, "metrics": metrics}
-    lists = {name: list(value) if isinstance(value, list | tuple) else [value] for name, value in added.items()}
-    return Run(decide(_folder(run), **lists, ensembles=ensembles, include=include))
+    return Run(
+        decide(
+            _folder(run),
+            verbalizers=_several(verbalizers),
+            calibrations=_several(calibrations),
+            metrics=_several(metrics),
+            ensembles=ensembles,
+            include=include,
+        )
+    )
 
 
 def compare(
@@ -221,9 +228,8 @@ def compare(
         if name not in AXES:
             raise UsageError(f"argument '{name}' is unknown.{did_you_mean(name, AXES)} Known: {', '.join(AXES)}.")
     sides = {axis: (value, value) if isinstance(value, str) else value for axis, value in only.items()}
-    names = [list(value) if isinstance(value, list | tuple) else [value] for value in (tasks, metrics)]
     runs = [read_results(_folder(run)) for run in (first, second)]
-    return compare_runs(*runs, only=sides, tasks=names[0], metrics=names[1], seed=seed)
+    return compare_runs(*runs, only=sides, tasks=_several(tasks), metrics=_several(metrics), seed=seed)
 
 
 def load_run(path: str | Path) -> Run:
@@ -233,6 +239,10 @@ def load_run(path: str | Path) -> Run:
         StoreError: the folder holds no finished run.
     """
     return Run(read_results(Path(path).expanduser()))
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _folder(run: Run | str | Path) -> Path:

@@ -71,7 +71,8 @@ def evaluate(
         evidence = load_evidence(store.block(block.block_id), block.names, faults=block.faults, shown=block.shown)
         task = block.cells[0].task
         decisions = decide_block(block.cells, evidence, seed=seed, metrics=metrics_for(task, metrics))
-        takers = [*whole, *([] if block.is_baseline else [agreements[task.name]])]
+        takers: list[Ensemble | Agreements] = [*whole]
+        takers += [] if block.is_baseline else [agreements[task.name]]
         _write(store, block.cells[0].samples, task, _told(decisions, results, takers))
     for ensemble in whole:
         decision = ensemble.finish(seed=seed, metrics=metrics_for(ensemble.cell.task, metrics))

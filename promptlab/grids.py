@@ -163,6 +163,8 @@ def require_some(task: Task, templates: Sequence[Any], verbalizers: Sequence[Any
 
 def _train_rows(spec: RunSpec, task: Task, scored: RowSet) -> TrainRows:
     """What calibrations may look at of a task's train split; none where that is the split that is scored."""
+    if spec.rows is not None and spec.train_rows is None:
+        return TrainRows((), fault="needs train rows: name a file of them with --train-rows.")
     if spec.split == "train":
         return TrainRows((), fault="needs train rows that are not scored, and the train split is scored.")
     try:
@@ -198,13 +200,11 @@ def _explain(grid: Grid) -> None:
 def _own_task(spec: RunSpec) -> Task:
     """The task of a file of rows that no task describes: family and labels come from what was asked for."""
     assert spec.rows is not None
-    chosen = {
-        "templates": load_templates([one for one in spec.templates if one != EVERYTHING], include=spec.include),
-        "verbalizers": load_verbalizers([one for one in spec.verbalizers if one != EVERYTHING], include=spec.include),
-    }
-    family = spec.family if spec.family is not None else _common_family(chosen, spec.include)
-    verbalizers = chosen["verbalizers"] or load_verbalizers([EVERYTHING], include=spec.include)
-    fitting = [one for one in verbalizers if isinstance(one, Verbalizer) and one.family in (None, family)]
+    templates = load_templates([one for one in spec.templates if one != EVERYTHING], include=spec.include)
+    verbalizers = load_verbalizers([one for one in spec.verbalizers if one != EVERYTHING], include=spec.include)
+    family = spec.family if spec.family is not None else _common_family(templates, verbalizers, spec.include)
+    verbalizers = verbalizers or load_verbalizers([EVERYTHING], include=spec.include)
+    fitting = [one for one in verbalizers if one.family in (None, family)]
     return ad_hoc_task(
         rows=spec.rows,
         train_rows=spec.train_rows,
@@ -217,12 +217,13 @@ def _own_task(spec: RunSpec) -> Task:
     )
 
 
-def _common_family(chosen: Mapping[str, Sequence[Template | Verbalizer]], include: Sequence[str]) -> str:
+def _common_family(templates: Sequence[Template], verbalizers: Sequence[Verbalizer], include: Sequence[str]) -> str:
     """The one family of the templates and verbalizers that were asked for; empty where none of them has one."""
-    families = dict.fromkeys(one.family for several in chosen.values() for one in several if one.family is not None)
+    named: list[Template | Verbalizer] = [*templates, *verbalizers]
+    families = dict.fromkeys(one.family for one in named if one.family is not None)
     if len(families) > 1:
         raise UsageError(f"--rows: what was asked for is of the families {', '.join(families)}: name one by --family.")
-    if not families and not chosen["verbalizers"]:
+    if not families and not verbalizers:
         known = dict.fromkeys(str(file.family) for file in list_files("template", include).values())
         raise UsageError(
             "--rows needs to know what is asked of its rows: name --templates and --verbalizers, or a --family "

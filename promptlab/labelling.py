@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from promptlab.ad_hoc import HEAD_ROWS, ad_hoc_task
 from promptlab.backends.base import Backend
@@ -51,7 +51,7 @@ class Labelling:
     prefix: str = ""
 
 
-def open_rows(rows: str, *, stdin: IO[bytes], form: str | None) -> Pairs:
+def open_rows(rows: str, *, stdin: BinaryIO, form: str | None) -> Pairs:
     """(place, raw row) pairs of a file, or of standard input for `-`.
 
     Raises:

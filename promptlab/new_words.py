@@ -69,10 +69,10 @@ def _add(store: BlockStore, block: StoredBlock, words: Sequence[str], backend: B
     found: dict[str, tuple[Any, Mapping[str, Any]]] = {}
     tokens: set[int] = set()
     for name in block.names.values():
-        rows, metadata = store.read_rows(name)
-        contexts = [Context(*context) for context in metadata["contexts"]]
+        rows, stored = store.read_rows(name)
+        contexts = [Context(*context) for context in stored["contexts"]]
         new = find_word_ids(encoder, words, contexts)
-        found[name] = rows, {**metadata, "words": {**metadata["words"], **new}}
+        found[name] = rows, {**stored, "words": {**stored["words"], **new}}
         tokens |= {token for token in new.values() if isinstance(token, int)}
     score_from_states(backend, store, sorted(tokens - set(store.read().columns)))
     for name, (rows, metadata) in found.items():

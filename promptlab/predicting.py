@@ -189,4 +189,5 @@ class _Asked:
                 f"{self._template.shown}: calibration '{self._predictor.calibration}' has no prompt that can be "
                 f"scored: {next(iter(reasons.values()))}."
             )
-        return words[~np.isnan(words).any(axis=1)]
+        scored: Float64[np.ndarray, "prompt word"] = words[~np.isnan(words).any(axis=1)]
+        return scored

@@ -230,5 +230,12 @@ class _Columns:
         """All windows together."""
         import pyarrow as pa
 
-        ids, *arrays = zip(*self._windows, strict=True)
-        return PromptRows(pa.concat_arrays(ids), *(np.concatenate(parts) for parts in arrays), self._reasons)
+        ids, index, keys, cut, gold = zip(*self._windows, strict=True)
+        return PromptRows(
+            row_ids=pa.concat_arrays(ids),
+            row_index=np.concatenate(index),
+            keys=np.concatenate(keys),
+            num_truncated=np.concatenate(cut),
+            gold=np.concatenate(gold),
+            reasons=self._reasons,
+        )

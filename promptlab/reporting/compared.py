@@ -96,12 +96,12 @@ def _group_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
         groups.setdefault((pair.task, names["calibration"], names["metric"]), []).append(pair)
     head = ["task", "calibration", "metric", "median", "better", "worse", "p<0.05", "pairs"]
     rows = []
-    for names, members in groups.items():
+    for group, members in groups.items():
         signs = [_sign(pair) for pair in members]
         differences = [pair.difference for pair in members if pair.difference is not None]
         sure = sum(pair.p_adjusted is not None and pair.p_adjusted < SIGNIFICANT for pair in members)
         numbers = [signs.count(1), signs.count(-1), sure, len(members)]
-        rows.append([*names, signed(median(differences)), *map(str, numbers)])
+        rows.append([*group, signed(median(differences)), *map(str, numbers)])
     return fit_columns(head, rows, width, num_left=3)
 
 
@@ -116,9 +116,7 @@ def _notes(found: RunComparison, pairs: Sequence[PairedCells]) -> list[str]:
     if pairs:
         tests = ", ".join(dict.fromkeys(f"{pair.metric} by {pair.interval} and {pair.test}" for pair in pairs))
         if len(pairs) > MAX_SINGLE_PAIRS:
-            notes.append(
-                "median: of the differences; better, worse: pairs in which the second is; --output csv has all"
-            )
+            notes.append("median of the differences; better and worse pairs of the second run; --output csv has all")
         notes.append(f"paired on {_rows(pairs)}; {tests}; p adjusted by Holm over {plural(len(pairs), 'comparison')}")
     for side, number in (("first", found.unpaired_first), ("second", found.unpaired_second)):
         if number:

@@ -108,7 +108,7 @@ class Verbalizer(Spec):
 def load_verbalizers(selectors: Sequence[Any], *, include: Sequence[str] = ()) -> list[Verbalizer]:
     """Verbalizers by name, glob, path, mapping or inline text, in the order given, each once.
 
-    A text that ends in `@` and the name of a pool, such as `sentiment/*@max`, takes that pool instead of the file's own.
+    A text that ends in `@` and a pool, such as `sentiment/*@max`, takes that pool instead of the file's own.
     """
     loaded: dict[str, Verbalizer] = {}
     for selector in selectors:
