@@ -17,6 +17,7 @@ from promptlab.errors import DataError
 
 MAX_CHARACTERS = 10_000_000  # of one row: fifty times what a prompt may have; what is longer is mostly an open quote
 CHUNK_BYTES = 1 << 18
+_NEARBY_BYTES = 1000  # of a fault, to guess what they are
 _SIGNATURES = {
     b"\xff\xfe\x00\x00": "UTF-32 text: convert it to UTF-8, for example iconv -f UTF-32 -t UTF-8",
     b"\x00\x00\xfe\xff": "UTF-32 text: convert it to UTF-8, for example iconv -f UTF-32 -t UTF-8",
@@ -127,7 +128,8 @@ def decode(stream: BinaryIO, shown: str) -> Iterator[str]:
     read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)  # what a pipe has, and no waiting for more
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines, offset = LineCount(), 0
-    for chunk in _chunks(read, shown):
+    chunks = _chunks(read, shown)
+    for chunk in chunks:
         bom = len(codecs.BOM_UTF8) if offset == 0 and chunk.startswith(codecs.BOM_UTF8) else 0
         start = offset + bom - len(decoder.getstate()[0])  # a character may have begun in the chunk before
         fault = None
@@ -142,7 +144,8 @@ def decode(stream: BinaryIO, shown: str) -> Iterator[str]:
         if nul:
             raise _nul_fault(f"{shown}:{lines.number}", start + len(good.encode("utf-8")))
         if fault:
-            raise _encoding_fault(f"{shown}:{lines.number}", fault, start + fault.start, is_mixed=not lines.is_ascii)
+            nearby = _at_least(_NEARBY_BYTES, fault.object[fault.start :], chunks)
+            raise _encoding_fault(f"{shown}:{lines.number}", nearby, start + fault.start, is_mixed=not lines.is_ascii)
         offset += len(chunk)
 
 
@@ -168,10 +171,17 @@ def _nul_fault(place: str, offset: int) -> DataError:
     )
 
 
-def _encoding_fault(place: str, error: UnicodeDecodeError, offset: int, *, is_mixed: bool) -> DataError:
-    """What the byte is, and what the file around it looks like."""
-    name = _likely_encoding(error.object[max(0, error.start - 500) : error.start + 500])
-    found = f"{place}: byte {offset:,} of the file (0x{error.object[error.start]:02X}) is not UTF-8 text"
+def _at_least(number: int, head: bytes, chunks: Iterator[bytes]) -> bytes:
+    """So many bytes of a head and of what follows it, fewer where the file ends."""
+    while len(head) < number and (chunk := next(chunks, b"")):
+        head += chunk
+    return head[:number]
+
+
+def _encoding_fault(place: str, nearby: bytes, offset: int, *, is_mixed: bool) -> DataError:
+    """What the first of some bytes is, and what they look like."""
+    name = _likely_encoding(nearby)
+    found = f"{place}: byte {offset:,} of the file (0x{nearby[0]:02X}) is not UTF-8 text"
     if is_mixed:
         return DataError(f"{found}, as the lines before it are, and looks like {name}: write the whole file as UTF-8.")
     example = f"for example iconv -f {name.upper()} -t UTF-8"

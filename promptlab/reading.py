@@ -140,7 +140,7 @@ def _read_parquet(stream: BinaryIO, shown: str) -> Iterator[tuple[str, RawRow]]:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
                 yield from _batch_rows(batch, shown, first)
                 first += batch.num_rows
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError) as error:  # the last for names that are no UTF-8
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise DataError(f"{shown}: is not valid parquet: {reason}.") from None
 

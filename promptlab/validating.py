@@ -130,8 +130,7 @@ class _Label:
         if self._column not in row:
             raise DataError(missing_column(f"{place}: label", self._column, row))
         raw = _raw_label(row[self._column])
-        found = self._by_value.get((type(raw), str(raw)))
-        return self._by_text.get(str(raw)) if found is None and self._values is not None else found
+        return self._by_value.get((type(raw), str(raw)), self._by_text.get(str(raw)))
 
     def fault(self, rows: Iterable[tuple[str, RawRow]]) -> DataError:
         """The unknown values of some rows, of which the first has one: in how many rows each is, and where first."""

@@ -77,6 +77,7 @@ REMEDY = "close it at the end of the cell, and write each quote inside the cell 
             'a,b\n1,2\n"3,4\n5,6\n7"8,9\n',
         ),
         ("x.csv:2: the quote that opens column 'b' closes with text behind it", 'a,b\n1,"2" 3\n'),
+        ("x.csv:2: the quote that opens column 'a' is never closed", 'a,b\n"1 ""2"", 3\n'),
         ("x.csv:1: the quote that opens column '2' is never closed", 'a,"b\n1,2\n'),
         ("x.csv:2: the quote that opens column '3' is never closed", 'a,b\n1,2,"3\n'),
     ],

@@ -74,6 +74,8 @@ def test_ids_count_equal_rows() -> None:
         ("positive", True, {False: "negative", True: "positive"}),
         ("positive", "True", {"False": "negative", "True": "positive"}),
         ("negative", "neg", {"neg": "negative", "pos": "positive"}),
+        ("positive", 1, {1: "positive", "1": "negative"}),
+        ("negative", "1", {1: "positive", "1": "negative"}),
         ("negative", "", {"": "negative", "pos": "positive"}),
         ("negative", None, {"": "negative", "pos": "positive"}),
         ("negative", float("nan"), {"": "negative", "pos": "positive"}),
@@ -83,6 +85,12 @@ def test_raw_values_become_our_labels(expected: str, raw: Any, values: Any) -> N
     """A raw value is found by value and type, or by how it is written, as csv has it; an empty cell is ''."""
     task = make_task(label={"column": "label", "values": values})
     assert [expected] == [label for _, label in validate([{"text": "a", "label": raw}], task)]
+
+
+def test_a_number_may_be_the_name_of_a_label() -> None:
+    """Where the labels are called like numbers, a number is found as its text is in a csv."""
+    task = make_task().model_copy(update={"labels": ("0", "1")})
+    assert ["1", "0"] == [label for _, label in validate([{"text": "", "label": raw} for raw in (1, "0")], task)]
 
 
 @pytest.mark.parametrize(
