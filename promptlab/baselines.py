@@ -47,6 +47,6 @@ def _constant(rows: RowSet, labels: Sequence[str], label: str, name: str, note: 
     index = {label: number for number, label in enumerate(labels)}
     gold = np.array([index[str(example.label)] for example in rows.examples])
     predicted = np.full(len(gold), index[label])
-    outcome = Outcome(gold, predicted, np.full((len(gold), len(labels)), 1 / len(labels)))
+    outcome = Outcome(gold, predicted, np.full((len(gold), len(labels)), 1 / len(labels)), tuple(labels))
     metrics = {metric: measure(metric, outcome, seed=0).value for metric in ("accuracy", "macro_f1")}
     return Baseline(rows.task, rows.split, name, metrics, f"always '{label}', {note}")

@@ -155,7 +155,7 @@ def _outcome(
     if not gold or any(label is None for label in gold):
         return None
     index = {label: number for number, label in enumerate(labels)}
-    return Outcome(np.array([index[str(label)] for label in gold]), predicted, probabilities)
+    return Outcome(np.array([index[str(label)] for label in gold]), predicted, probabilities, tuple(labels))
 
 
 def _prior(labels: Sequence[str], content_free: Float64[np.ndarray, "text label"] | None) -> dict[str, float]:

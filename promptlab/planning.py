@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from promptlab.backends.base import Scorer
 from promptlab.deciding import Cell
-from promptlab.errors import DataError, FileFault, LabelWordError, UsageError, did_you_mean
+from promptlab.errors import DataError, FileFault, LabelWordError, UsageError
 from promptlab.hashing import content_hash
 from promptlab.library import LibraryFile, list_files, shown_path
-from promptlab.registry import CALIBRATIONS, METRICS
+from promptlab.metrics import check_metric
+from promptlab.registry import CALIBRATIONS
 from promptlab.rendering import CompiledTemplate, check_fields, compile_template
 from promptlab.rows import Limit, RowSet, load_rows
 from promptlab.scoring import SCORING_VERSION
@@ -278,13 +279,13 @@ def _require(task: Task, templates: Sequence[Any], verbalizers: Sequence[Any]) -
 
 
 def _check_metrics(tasks: Sequence[Task]) -> None:
-    """Refuse an unknown metric before anything is scored."""
-    known = METRICS.names()
+    """Refuse an unknown metric, or one of no label of its task, before anything is scored."""
     for task in tasks:
         for metric in task.metrics:
-            if metric not in known:
-                where = f"{shown_path(Path(task.path))} metrics: '{metric}' is unknown."
-                raise FileFault(f"{where}{did_you_mean(metric, known)} Known: {', '.join(known)}.")
+            try:
+                check_metric(metric, task.labels)
+            except UsageError as fault:
+                raise FileFault(f"{shown_path(Path(task.path))} metrics: {fault}") from None
 
 
 def _explain_template(template: CompiledTemplate, tasks: Sequence[Task]) -> None:
