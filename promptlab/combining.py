@@ -14,7 +14,7 @@ import numpy as np
 from promptlab.blocks import PromptRows
 from promptlab.deciding import Cell, Decision, conclude, skip
 from promptlab.results import Agreement
-from promptlab.statistics.agreement import consistency_of_counts
+from promptlab.statistics.agreement import consistency
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int32
@@ -96,7 +96,7 @@ class Agreements:
 
     def _finish(self, key: tuple[str, str]) -> Agreement:
         cell, counts = self._cells[key], self._counts[key]
-        estimate = consistency_of_counts(counts, self._num_templates[key])
+        estimate = consistency(counts, self._num_templates[key])
         return Agreement(
             model=cell.model,
             task=cell.task.name,

@@ -13,7 +13,7 @@ TASK: Mapping[str, str] = {
     "kind": "What is predicted; classification is the one kind so far.",
     "labels": "Our names of the classes, in order.",
     "sources": "Where rows come from; the first source that is there is read.",
-    "metrics": "What is measured; the first one is the headline.",
+    "metrics": "What is measured; the first one is the headline. `f1(LABEL)` names one of the labels.",
     "language": "Language of the texts, such as `en`.",
     "license": "Licence of the rows, in words.",
     "citation": "Who made the dataset.",
@@ -100,7 +100,7 @@ METRIC_VALUE: Mapping[str, str] = {
     "value": "The metric on all rows.",
     "low": "Lower end of the interval.",
     "high": "Upper end of the interval.",
-    "interval": "How the interval was made: `wilson` or `bootstrap`.",
+    "interval": "How the interval was made: `wilson`, `t`, `bootstrap`, or `bootstrap, approximate`.",
     "confidence": "Its two-sided confidence.",
     "higher_is_better": "Which way is good.",
 }

@@ -54,7 +54,7 @@ class Outcome:
     @property
     def confidence(self) -> Float64[np.ndarray, " row"]:
         """The largest probability of each row."""
-        confidence: Float64[np.ndarray, " row"] = self.probabilities.max(axis=1)
+        confidence: Float64[np.ndarray, " row"] = np.minimum(self.probabilities.max(axis=1), 1.0)
         return confidence
 
     @property

@@ -1,4 +1,4 @@
-"""How much many cells agree on the same rows, right or wrong."""
+"""How much many templates agree on the same rows, right or wrong."""
 
 from __future__ import annotations
 
@@ -9,29 +9,24 @@ import numpy as np
 from promptlab.statistics.intervals import Estimate, mean_interval
 
 if TYPE_CHECKING:
-    from jaxtyping import Int64
+    from jaxtyping import Int
 
 
-def consistency(predictions: Int64[np.ndarray, "template row"], num_labels: int) -> Estimate:
+def consistency(counts: Int[np.ndarray, "row label"], num_templates: int) -> Estimate:
     """Mean over rows of the share of pairs of templates that predict the same label; t interval over rows.
 
-    This is the consistency rate of SCORE (Nalbandyan et al. 2025, after Zhao et al. 2024). A row that a template could
-    not score (-1) agrees with nothing, not even with another such.
+    This is the consistency rate of SCORE (Nalbandyan et al. 2025, after Zhao et al. 2024). A template that could not
+    score a row agrees with none on it.
 
-    Raises:
-        ValueError: fewer than two templates have no pairs.
-    """
-    counts = np.stack([(predictions == label).sum(axis=0) for label in range(num_labels)], axis=1)
-    return consistency_of_counts(counts, len(predictions))
-
-
-def consistency_of_counts(counts: Int64[np.ndarray, "row label"], num_templates: int) -> Estimate:
-    """`consistency` from how many of the templates predict each label of each row.
+    Args:
+        counts: how many of the templates predict each label of each row.
+        num_templates: how many there are.
 
     Raises:
         ValueError: fewer than two templates have no pairs.
     """
     if num_templates < 2:
         raise ValueError(f"{num_templates} templates have no pairs to agree")
-    shares = (counts * (counts - 1)).sum(axis=1) / (num_templates * (num_templates - 1))
+    pairs = counts.astype(np.int64) * (counts - 1)
+    shares = pairs.sum(axis=1) / (num_templates * (num_templates - 1))
     return Estimate(float(shares.mean()), mean_interval(shares, lowest=0.0, highest=1.0))

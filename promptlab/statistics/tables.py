@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64
 
 NONE = -1  # the predicted "label" of a row that could not be scored
+_FEW_CLASSES = 16  # up to so many, sums over cells are faster as a product of matrices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,11 +100,16 @@ def _sums(
     where: Bool[np.ndarray, " cell"] | None = None,
 ) -> Float64[np.ndarray, "class resample"]:
     """How many rows each class has, summed over the cells that are asked for."""
-    sums = np.zeros((num_classes, counts.shape[1]))
+    if num_classes <= _FEW_CLASSES:
+        is_inside = classes == np.arange(num_classes)[:, None]
+        is_inside = is_inside if where is None else is_inside & where
+        products: Float64[np.ndarray, "class resample"] = is_inside.astype(np.float64) @ counts
+        return products
     order = np.argsort(classes, kind="stable")
     order = order if where is None else order[where[order]]
+    sums = np.zeros((num_classes, counts.shape[1]))
     if len(order):
         classes = classes[order]
-        starts = np.flatnonzero(np.diff(classes, prepend=-1))
+        starts = np.flatnonzero(np.diff(classes, prepend=classes[0] - 1))
         sums[classes[starts]] = np.add.reduceat(counts[order], starts, axis=0)
     return sums

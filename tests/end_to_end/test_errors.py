@@ -208,11 +208,19 @@ def test_a_broken_row(run: Call, moods: Path, row: str, parts: list[str]) -> Non
     assert_fault(run(*IT_WAS), ERROR, "data/moods/test.jsonl", *parts)
 
 
-def test_an_unknown_metric_is_refused_before_scoring(run: Call, moods: Path) -> None:
+@pytest.mark.parametrize(
+    ("metric", "parts"),
+    [
+        ("macro_f2", ["metric 'macro_f2' is unknown. Did you mean 'macro_f1'?", "Known: accuracy, "]),
+        ("f1", ["metric 'f1' needs a label in parentheses, such as f1(bad). Labels: bad, good."]),
+        ("f1(god)", ["there is no label 'god'. Did you mean 'good'? Labels: bad, good."]),
+    ],
+)
+def test_a_wrong_metric_is_refused_before_scoring(run: Call, moods: Path, metric: str, parts: list[str]) -> None:
     """The task's file is named, and no forward pass is spent."""
     path = moods / "tasks/moods.yaml"
-    path.write_text(path.read_text(encoding="utf-8") + "metrics: [f1]\n", encoding="utf-8")
-    assert_fault(run(*IT_WAS), ERROR, "tasks/moods.yaml metrics: 'f1' is unknown.", "Known: accuracy, macro_f1, nll.")
+    path.write_text(path.read_text(encoding="utf-8") + f"metrics: [{metric}]\n", encoding="utf-8")
+    assert_fault(run(*IT_WAS), ERROR, "tasks/moods.yaml metrics: ", *parts)
     assert not Path("results").exists()
 
 
