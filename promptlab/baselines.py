@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from promptlab.metrics import Outcome, measure
 from promptlab.results import Baseline
 from promptlab.rows import RowSet, load_rows, majority
 from promptlab.specs.task import Task
+
+NEED_PROBABILITIES = ("nll", "brier", "ece", "ece_debiased")
 
 
 def find_baselines(tasks: Iterable[Task], rows: dict[str, RowSet], *, data: str | None) -> list[Baseline]:
@@ -25,9 +27,9 @@ def find_baselines(tasks: Iterable[Task], rows: dict[str, RowSet], *, data: str 
             continue
         of_train = _train_majority(task, scored.split, data)
         if of_train is not None:
-            baselines.append(_constant(scored, task.labels, of_train, "majority_train", "most frequent in train"))
+            baselines.append(_constant(task, scored, of_train, "majority_train", "most frequent in train"))
         note = "most frequent in the scored rows, an oracle"
-        baselines.append(_constant(scored, task.labels, of_scored[0], "majority_test", note))
+        baselines.append(_constant(task, scored, of_scored[0], "majority_test", note))
     return baselines
 
 
@@ -42,11 +44,18 @@ def _train_majority(task: Task, split: str, data: str | None) -> str | None:
     return found[0] if found else None
 
 
-def _constant(rows: RowSet, labels: Sequence[str], label: str, name: str, note: str) -> Baseline:
-    """Always the same label."""
+def _constant(task: Task, rows: RowSet, label: str, name: str, note: str) -> Baseline:
+    """Always the same label; by the metrics of the task, and by those that need no probabilities."""
+    labels = task.labels
     index = {label: number for number, label in enumerate(labels)}
     gold = np.array([index[name] for name in rows.examples.label_names])[rows.examples.labels()]
     predicted = np.full(len(gold), index[label])
     outcome = Outcome(gold, predicted, np.full((len(gold), len(labels)), 1 / len(labels)), tuple(labels))
-    metrics = {metric: measure(metric, outcome, seed=0).value for metric in ("accuracy", "macro_f1")}
+    metrics = {metric: measure(metric, outcome, seed=0).value for metric in _metrics(task)}
     return Baseline(rows.task, rows.split, name, metrics, f"always '{label}', {note}")
+
+
+def _metrics(task: Task) -> list[str]:
+    """What a constant answer can be measured by: it has no probabilities of its own."""
+    named = [name for name in task.metrics if name.partition("(")[0] not in NEED_PROBABILITIES]
+    return list(dict.fromkeys([*named, "accuracy", "macro_f1"]))

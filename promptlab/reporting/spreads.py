@@ -197,9 +197,11 @@ def constant_score(grid: Grid, cell: Result) -> float | None:
     counts = grid.gold_counts
     if not counts or not cell.prior or not sum(counts.values()):
         return None
-    number = counts.get(most_likely(cell)[0], 0)
-    total = sum(counts.values())
-    scores = {"accuracy": number / total, "macro_f1": 2 * number / (number + total) / len(cell.labels)}
+    label, total = most_likely(cell)[0], sum(counts.values())
+    number = counts.get(label, 0)
+    f1 = 2 * number / (number + total)
+    scores = {"accuracy": number / total, "macro_f1": f1 / len(cell.labels), "matthews": 0.0}
+    scores |= {f"f1({other})": f1 if other == label else 0.0 for other in cell.labels}
     return scores.get(grid.metric or "")
 
 

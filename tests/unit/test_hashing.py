@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from promptlab import hashing
 from promptlab.hashing import content_hash, file_hash, list_hash, text_hash
 
 
