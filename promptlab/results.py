@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +134,9 @@ def write_results(results: RunResults) -> None:
     write_json(results.folder / "timings.json", dict(results.timings))
     head = {"schema_version": SCHEMA_VERSION, "run": results.name}
     lists = {
-        "cells": map(asdict, results.results),
-        "baselines": map(asdict, results.baselines),
-        "agreements": map(asdict, results.agreements),
+        "cells": map(_plain, results.results),
+        "baselines": map(_plain, results.baselines),
+        "agreements": map(_plain, results.agreements),
     }
     write_records(results.folder / "results.json", head, lists)
 
@@ -147,9 +147,9 @@ def as_json(results: RunResults) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "run": results.name,
         "path": str(results.folder),
-        "cells": [asdict(result) for result in results.results],
-        "baselines": [asdict(baseline) for baseline in results.baselines],
-        "agreements": [asdict(agreement) for agreement in results.agreements],
+        "cells": list(map(_plain, results.results)),
+        "baselines": list(map(_plain, results.baselines)),
+        "agreements": list(map(_plain, results.agreements)),
         "failures": dict(results.manifest.get("failures", {})),
     }
 
@@ -177,6 +177,16 @@ def read_results(folder: Path) -> RunResults:
     except (AttributeError, KeyError, TypeError):
         raise StoreError(f"{folder}/results.json: {_FOREIGN}") from None
     return RunResults(folder, manifest, results, baselines, timings, agreements)
+
+
+def _plain(value: Result | Baseline | Agreement) -> dict[str, Any]:
+    """A result as plain values: what `dataclasses.asdict` gives, without copying every number of thousands of cells."""
+    plain = {name: getattr(value, name) for name in value.__slots__}
+    if isinstance(value, Result):
+        plain["metrics"] = {
+            name: {key: getattr(one, key) for key in one.__slots__} for name, one in value.metrics.items()
+        }
+    return plain
 
 
 def _object(path: Path) -> dict[str, Any]:
