@@ -35,11 +35,12 @@ class Caution:
 
 @dataclass(frozen=True, slots=True)
 class SkippedGroup:
-    """Cells of one verbalizer that were not decided, and the reason of the first."""
+    """Cells that one verbalizer's words or one calibration's prompts kept from being decided, and the first reason."""
 
     model: str
     task: str
-    verbalizer: str
+    kind: str
+    name: str
     num_cells: int
     reason: str
 
@@ -65,14 +66,20 @@ def low_mass_pairs(grid: Grid) -> list[Result]:
 
 
 def skipped_groups(grid: Grid) -> list[SkippedGroup]:
-    """The skipped cells of a grid by verbalizer."""
-    groups: dict[str, list[Result]] = {}
+    """The skipped cells of a grid, by verbalizer where its words were at fault, by calibration elsewhere.
+
+    Words keep a template and a verbalizer from every calibration, the prompts of a calibration from that one alone.
+    """
+    decided = {(cell.block, cell.verbalizer) for cell in grid.decided}
+    groups: dict[tuple[str, str], list[Result]] = {}
     for cell in grid.cells:
         if cell.skipped is not None:
-            groups.setdefault(cell.verbalizer, []).append(cell)
+            is_decided = (cell.block, cell.verbalizer) in decided
+            key = ("calibration", cell.calibration) if is_decided else ("verbalizer", cell.verbalizer)
+            groups.setdefault(key, []).append(cell)
     return [
-        SkippedGroup(grid.model, grid.task, verbalizer, len(cells), str(cells[0].skipped))
-        for verbalizer, cells in groups.items()
+        SkippedGroup(grid.model, grid.task, kind, name, len(cells), str(cells[0].skipped))
+        for (kind, name), cells in groups.items()
     ]
 
 
@@ -82,8 +89,11 @@ def _skipped(grid: Grid) -> str:
         return ""
     number = sum(group.num_cells for group in groups)
     names = grid.verbalizers()
-    words = listing(names[group.verbalizer] for group in groups)
-    return f"{number} of {plural(len(grid.cells), 'cell')} were not decided, with the label words of {words}."
+    words = [names[group.name] for group in groups if group.kind == "verbalizer"]
+    calibrations = [group.name for group in groups if group.kind == "calibration"]
+    causes = [f"the label words of {listing(words)}"] if words else []
+    causes += [f"the prompts of calibration {listing(calibrations)}"] if calibrations else []
+    return f"{number} of {plural(len(grid.cells), 'cell')} were not decided, for {' and for '.join(causes)}."
 
 
 def _low_mass(grid: Grid) -> str:

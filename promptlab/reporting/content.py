@@ -43,8 +43,8 @@ _FOREST = (
     "That order was made with the gold labels and chooses nothing. "
     "Two templates are told apart where their intervals do not meet; the tables count the pairs of instructive "
     "templates that are, without a correction for their number. "
-    "All templates answer the same rows, so two whose intervals meet may still differ: a paired test would tell more, "
-    "and this report has none."
+    "All templates answer the same rows, so two whose intervals meet may still differ: a paired test tells more. "
+    "promptlab compare makes one."
 )
 _CHANGE = (
     "Each line is one instructive template with one verbalizer, from before (hollow) to after (filled). "
@@ -243,7 +243,7 @@ def _skip_table(grids: Sequence[Grid], models: Mapping[str, str]) -> Iterable[Pa
         [
             models[grid.model] if len(models) > 1 else "",
             grid.task,
-            grid.verbalizers()[group.verbalizer],
+            f"{group.kind} {grid.verbalizers().get(group.name, group.name)}",
             count(group.num_cells),
             group.reason,
         ]
@@ -252,7 +252,7 @@ def _skip_table(grids: Sequence[Grid], models: Mapping[str, str]) -> Iterable[Pa
     ]
     if rows:
         yield Subheading("Skipped cells")
-        yield make_table(["~model", "~task", "~verbalizer", "#cells", "first reason"], rows)
+        yield make_table(["~model", "~task", "~for", "#cells", "first reason"], rows)
 
 
 def _low_mass_table(grids: Sequence[Grid]) -> Iterable[Part]:

@@ -136,10 +136,11 @@ def _share_table(grids: Sequence[Grid]) -> Table:
             cells = [cell for cell in grid.decided if cell.calibration == calibration and cell.num_rows]
             for label in grid.labels:
                 shares = Spread.of([cell.predicted.get(label, 0) / cell.num_rows for cell in cells])
-                low, high = (percent(shares.low), percent(shares.high)) if shares else ("", "")
-                middle = percent(shares.median) if shares else ""
+                if shares is None:
+                    continue
                 model = models[grid.model] if len(models) > 1 else ""
-                rows.append([model, grid.task, calibration, label, middle, f"{low} to {high}", count(len(cells))])
+                spread = f"{percent(shares.low)} to {percent(shares.high)}"
+                rows.append([model, grid.task, calibration, label, percent(shares.median), spread, count(len(cells))])
     heads = ["~model", "~task", "~calibration", "~label", "#median share", "#min to max", "#cells"]
     return make_table(heads, rows)
 
