@@ -16,7 +16,7 @@ from promptlab.results import Result, RunResults, read_results
 if TYPE_CHECKING:
     import pandas
 
-    from promptlab.comparing import RunComparison
+    from promptlab.comparing import PairedCells, RunComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,45 @@ class Run:
         return "\n".join([head, *summary_lines(self.stored), *failed])
 
     def _repr_html_(self) -> str:
+        """The table of a notebook: the headline, and every cell folded below it."""
+        from promptlab.reporting.notebook import run_html
+
+        return run_html(self.stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs compared: a pair of cells each, second minus first, as values, as a data frame, as lines of text."""
+
+    found: RunComparison
+
+    @property
+    def pairs(self) -> tuple[PairedCells, ...]:
+        """One entry a pair of cells and metric."""
+        return self.found.pairs
+
+    def __len__(self) -> int:
+        return len(self.found.pairs)
+
+    def __iter__(self) -> Iterator[PairedCells]:
+        return iter(self.found.pairs)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row a pair; `template_first`, `template_second` and so on for every axis."""
+        from promptlab.reporting.compared import comparison_frame
+
+        return comparison_frame(self.found)
+
+    def __repr__(self) -> str:
+        from promptlab.reporting.compared import comparison_lines
+
+        return "\n".join(comparison_lines(self.found))
+
+    def _repr_html_(self) -> str:
         """The table of a notebook."""
-        return str(self.to_pandas().to_html(index=False, max_rows=40, float_format="{:.3f}".format))
+        from promptlab.reporting.notebook import frame_html
+
+        return frame_html(self.found.cautions, self.to_pandas())
 
 
 def run(
@@ -95,7 +132,7 @@ def run(
     models: Any = None,
     calibrations: str | Sequence[str] | None = None,
     config: str | Path | None = None,
-    quiet: bool = True,
+    quiet: bool | None = None,
     amend: bool = False,
     **options: Any,
 ) -> Run:
@@ -110,7 +147,7 @@ def run(
         models: bundled names, folders or hub names.
         calibrations: names or globs: `none`, `contextual`, `domain`, `pmi_dc`, `support`, `batch`.
         config: a run.yaml, on top of which the arguments go.
-        quiet: whether to keep progress to itself.
+        quiet: whether to keep progress to itself; by default it is shown in a notebook and nowhere else.
         amend: whether a named run that was asked for otherwise may be changed.
         options: every other key of a run: prepare, ensembles, metrics, data, include, split, limit, max_length, device,
             dtype, batch_size, seed, output_path, name, no_text, store_states, revision; and for rows that no task
@@ -120,13 +157,13 @@ def run(
         PromptlabError: a fault that the user can mend.
     """
     from promptlab.harness import execute
-    from promptlab.progress import ConsoleProgress
+    from promptlab.progress import find_progress
     from promptlab.specs.run import make_run_spec
 
     given = {"tasks": tasks, "templates": templates, "verbalizers": verbalizers, "models": models}
     given |= {"calibrations": calibrations, **options}
     spec = make_run_spec({key: value for key, value in given.items() if value is not None}, config=config)
-    progress = ConsoleProgress(quiet=quiet)
+    progress = find_progress(quiet=quiet)
     try:
         done = Run(execute(spec, progress=progress, amend=amend))
     finally:
@@ -208,7 +245,7 @@ def compare(
     metrics: Any = (),
     seed: int = 0,
     **only: str | tuple[str | None, str | None],
-) -> RunComparison:
+) -> Comparison:
     """Paired differences of two stored runs on the rows that both decided, second minus first.
 
     Args:
@@ -229,7 +266,7 @@ def compare(
             raise UsageError(f"argument '{name}' is unknown.{did_you_mean(name, AXES)} Known: {', '.join(AXES)}.")
     sides = {axis: (value, value) if isinstance(value, str) else value for axis, value in only.items()}
     runs = [read_results(_folder(run)) for run in (first, second)]
-    return compare_runs(*runs, only=sides, tasks=_several(tasks), metrics=_several(metrics), seed=seed)
+    return Comparison(compare_runs(*runs, only=sides, tasks=_several(tasks), metrics=_several(metrics), seed=seed))
 
 
 def load_run(path: str | Path) -> Run:

@@ -8,10 +8,14 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import median
+from typing import TYPE_CHECKING
 
 from promptlab.comparing import AXES, PairedCells, RunComparison
 from promptlab.reporting.columns import fit_columns
 from promptlab.reporting.formats import model_names, percent, plural, signed, three_digits
+
+if TYPE_CHECKING:
+    import pandas
 
 MAX_SINGLE_PAIRS = 12
 SIGNIFICANT = 0.05
@@ -45,6 +49,13 @@ def comparison_csv(found: RunComparison) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
+
+
+def comparison_frame(found: RunComparison) -> pandas.DataFrame:
+    """One row a pair."""
+    import pandas
+
+    return pandas.DataFrame([_flat(pair) for pair in found.pairs])
 
 
 def _flat(pair: PairedCells) -> dict[str, object]:
