@@ -210,6 +210,19 @@ def _probe_frame(tokenizer: Any, num_parts: int) -> Frame:
     return Frame(pieces[0], pieces[2] if num_parts == 2 else (), pieces[-1], kinds)
 
 
+def check_text(prompt: Prompt) -> None:
+    """Refuse a prompt whose text spells the placeholder of the mask, or that has more than two parts.
+
+    Raises:
+        DataError: the reason, without the place of the row.
+    """
+    parts = split_parts(prompt)
+    if len(parts) > 2:
+        raise DataError(f"a prompt has {len(parts)} parts: {{{{ sep }}}} may stand once in a template.")
+    for part in parts:
+        _part_text(part)
+
+
 def split_parts(prompt: Prompt) -> list[list[Segment]]:
     """The segments on each side of every sentence boundary."""
     parts: list[list[Segment]] = [[]]

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from promptlab.backends.base import Backend
 from promptlab.baselines import find_baselines
 from promptlab.batching import BatchSize
+from promptlab.blocks import BlockStore
 from promptlab.calibration import ROWS, find_calibration
 from promptlab.claiming import claim
 from promptlab.deciding import Cell, word_fault
@@ -23,11 +24,11 @@ from promptlab.evaluation import StoredBlock, evaluate
 from promptlab.grids import Grid, LoadedRows, load_all_rows, make_grid
 from promptlab.hashing import content_hash
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
-from promptlab.preparing import Allowance, Prepared, count_missing, missing_windows, prepare_block
+from promptlab.preparing import Prepared, count_missing, encode_block, has_prompts, missing_windows, prepare_block
 from promptlab.provenance import Cost, find_model_facts, make_manifest, make_timings
 from promptlab.registry import BACKENDS
 from promptlab.results import Agreement, Result, RunResults, write_results
-from promptlab.scoring import score_block, score_from_states
+from promptlab.scoring import Tally, score_block, score_from_states
 from promptlab.specs.run import RunSpec
 from promptlab.store import RunStore
 
@@ -142,8 +143,8 @@ def execute(
     results, agreements = list[Result](), list[Agreement]()
     for model in plan.models:
         prepared = _prepare_model(spec, plan.grid, model, store)
-        _score_model(spec, model, prepared, store, progress, done)
-        facts.append(find_model_facts(model.backend, store, has_scored=any(block.num_missing for block in prepared)))
+        has_scored = _score_model(spec, model, prepared, store, progress, done)
+        facts.append(find_model_facts(model.backend, store, has_scored=has_scored))
         blocks = [_stored(block) for block in prepared]
         found = evaluate(store, blocks, model.ensembles, seed=spec.seed, metrics=spec.metrics)
         results += found.results
@@ -208,25 +209,12 @@ def _default_name(spec: RunSpec, cells: Sequence[str]) -> str:
 
 
 def _prepare_model(spec: RunSpec, grid: Grid, model: PlannedModel, store: RunStore) -> list[Prepared]:
-    """Rows and words of every block, from the store where they are there; all word faults before any forward."""
-    allowance = Allowance()
-    prepared = []
-    for block in model.blocks:
-        block_store = store.block(block.block_id)
-        prepared.append(prepare_block(block, block_store, model.encoder, seed=spec.seed, allowance=allowance))
+    """The words of every block, from the store where they are there; all word faults before any forward."""
+    prepared = [
+        prepare_block(block, store.block(block.block_id), model.encoder, seed=spec.seed) for block in model.blocks
+    ]
     _refuse_words(grid, prepared)
-    for one in prepared:
-        if one.num_missing:
-            _fill_from_states(model, one, store)
     return prepared
-
-
-def _fill_from_states(model: PlannedModel, prepared: Prepared, store: RunStore) -> None:
-    """Score new tokens from the last states that are stored, where they are."""
-    block_store = store.block(prepared.planned.block_id)
-    new = sorted(set(prepared.token_ids) - set(block_store.read().columns))
-    if score_from_states(model.backend, block_store, new):
-        prepared.num_missing = count_missing(prepared, block_store)
 
 
 def _refuse_words(grid: Grid, blocks: Sequence[Prepared]) -> None:
@@ -264,45 +252,63 @@ def _score_model(
     store: RunStore,
     progress: Progress,
     done: Cost,
-) -> None:
-    """Score what every block of one model lacks."""
-    total = sum(block.num_missing for block in blocks)
+) -> bool:
+    """Score what every block of one model lacks; whether there was anything."""
     name = model.backend.scorer.model
-    if total == 0:
-        has_prompts = any(block.has_prompts for block in blocks)
-        why = "every score is stored already" if has_prompts else "no row fits into the length"
-        progress.say(f"{name}: {why}, no forward pass is needed.")
-        return
-    progress.start(name, total)
-    began = time.perf_counter()
-    for block in blocks:
-        if block.num_missing:
-            _score_block(spec, model, block, store, progress, done)
-    done.seconds[f"score {name}"] = time.perf_counter() - began
+    expected = [count_missing(block, store.block(block.planned.block_id)) for block in blocks]
+    if any(expected):
+        progress.start(name, sum(expected))
+    began, before = time.perf_counter(), done.tally.num_forwards
+    for block, number in zip(blocks, expected, strict=True):
+        if number or block.contexts:
+            _score_block(spec, model, block, store, progress, done, expected=number)
+    if done.tally.num_forwards > before:
+        done.seconds[f"score {name}"] = time.perf_counter() - began
+        return True
+    can_be_scored = any(has_prompts(block, store.block(block.planned.block_id)) for block in blocks)
+    why = "every score is stored already" if can_be_scored else "no row fits into the length"
+    progress.say(f"{name}: {why}, no forward pass is needed.")
+    return False
 
 
 def _score_block(
-    spec: RunSpec, model: PlannedModel, block: Prepared, store: RunStore, progress: Progress, done: Cost
+    spec: RunSpec,
+    model: PlannedModel,
+    prepared: Prepared,
+    store: RunStore,
+    progress: Progress,
+    done: Cost,
+    *,
+    expected: int,
 ) -> None:
-    """Score what one block lacks, window by window."""
-    block_store = store.block(block.planned.block_id)
-    stored = block_store.read()
-    num_prompts = 0
+    """Encode one block and score what it lacks, window by window."""
+    block_store = store.block(prepared.planned.block_id)
+    block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
+    if block.num_missing:
+        _fill_from_states(model, prepared, block_store)
+    stored, tally = block_store.read(), Tally()
     for prompts in missing_windows(block, block_store, stored, model.encoder, seed=spec.seed):
-        tally = score_block(
+        part = score_block(
             model.backend,
             block_store,
             prompts,
-            block.token_ids,
+            prepared.token_ids,
             batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
             on_batch=progress.advance,
             stored=stored,
             keep_states=spec.store_states,
         )
-        done.tally.add_all(tally)
-        num_prompts += tally.num_prompts
-    block.kept.clear()
-    store.event("scored", block=block.planned.block_id, prompts=num_prompts)
+        tally.add_all(part)
+    progress.advance(expected - block.num_missing)  # repeats and rows that do not fit were expected and not scored
+    done.tally.add_all(tally)
+    if tally.num_prompts:
+        store.event("scored", block=prepared.planned.block_id, prompts=tally.num_prompts)
+
+
+def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> None:
+    """Score new tokens from the last states that are stored, where they are."""
+    new = sorted(set(prepared.token_ids) - set(block_store.read().columns))
+    score_from_states(model.backend, block_store, new)
 
 
 def _stored(block: Prepared) -> StoredBlock:

@@ -1,20 +1,21 @@
-"""Planned block -> stored rows: which prompt answers for each row, which token each word is, and what must be scored.
+"""Planned block -> the token of each word, then stored rows: which prompt answers for each row, what must be scored.
 
-Prompts are rendered and encoded window by window, so that memory does not grow with the rows; encodings are kept for
-the scoring that follows while they are few, and made again where they are many.
+Words come first, for all blocks, because a word that cannot be scored is told before any forward pass; they need
+rendered prompts and no encoded ones. Prompts are rendered and encoded window by window, so that memory does not grow
+with the rows; encodings are kept for the scoring that follows while they are few, and made again where they are many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from promptlab.blocks import KEY_BYTES, BlockScores, BlockStore, PromptRows
 from promptlab.calibration import ROWS
-from promptlab.encoding import Encoder
+from promptlab.encoding import Encoder, check_text
 from promptlab.errors import DataError
 from promptlab.label_words import Context, find_word_ids, slot_contexts
 from promptlab.planning import PlannedBlock
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
 
 WINDOW = 8192  # rows whose prompts are planned into batches together
-MAX_KEPT = 16384  # encoded prompts that are held between preparing and scoring
+MAX_KEPT = 16384  # encoded prompts of one block that are held between encoding and scoring
 MAX_CONTEXTS = 16  # distinct surroundings of a slot that are stored
 
 Encoded = EncodedPrompt | Unscorable
@@ -40,19 +41,14 @@ class Source:
     template: CompiledTemplate
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A block whose rows are stored: the words of each segment, and how many prompts must be scored.
-
-    `kept` has the encodings of segments that were encoded just now and are few.
-    """
+    """A block whose words are known, with the surroundings of its slot in each segment that is not stored yet."""
 
     planned: PlannedBlock
     sources: Mapping[str, Source]
     words: Mapping[str, Mapping[str, int | str]]
-    num_missing: int
-    has_prompts: bool = True
-    kept: dict[str, list[Encoded]] = field(default_factory=dict)
+    contexts: Mapping[str, Sequence[Context]]
 
     @property
     def names(self) -> dict[str, str]:
@@ -65,50 +61,78 @@ class Prepared:
         found = {token for words in self.words.values() for token in words.values() if isinstance(token, int)}
         return sorted(found)
 
-
-@dataclass(slots=True)
-class Allowance:
-    """How many encoded prompts may still be held."""
-
-    left: int = MAX_KEPT
-
-    def take(self, number: int) -> bool:
-        """Whether so many more may be held; they are counted if so."""
-        is_granted = number <= self.left
-        self.left -= number if is_granted else 0
-        return is_granted
+    @property
+    def num_prompts(self) -> int:
+        """How many prompts the block has, repeats counted."""
+        return sum(len(source.examples) for source in self.sources.values())
 
 
-def prepare_block(
-    planned: PlannedBlock, store: BlockStore, encoder: Encoder, *, seed: int, allowance: Allowance
-) -> Prepared:
-    """Render and encode what is not stored yet, and count the prompts that the block lacks.
+@dataclass(slots=True, eq=False)
+class EncodedBlock:
+    """A block whose rows are stored, and how many of its prompts must be scored.
+
+    `kept` has the encodings of segments that were encoded just now and are few.
+    """
+
+    prepared: Prepared
+    num_missing: int
+    kept: Mapping[str, Sequence[Encoded]]
+
+
+def prepare_block(planned: PlannedBlock, store: BlockStore, encoder: Encoder, *, seed: int) -> Prepared:
+    """Find the token of every candidate word, from the store where the rows are there.
 
     Raises:
-        TemplateError, DataError: a row that cannot be rendered or encoded, with its place.
+        TemplateError, DataError: a row that cannot be rendered, with its place.
     """
     sources = find_sources(planned)
     words: dict[str, Mapping[str, int | str]] = {}
-    kept: dict[str, list[Encoded]] = {}
+    contexts: dict[str, Sequence[Context]] = {}
     for name, source in sources.items():
         known = _stored_words(store, source)
         if known is None or not set(planned.candidate_words) <= set(known):
-            known, encoded = _write_rows(planned, source, store, encoder, seed, allowance)
-            if encoded is not None:
-                kept[name] = encoded
+            contexts[name] = _find_contexts(planned, source, seed)
+            known = find_word_ids(encoder, planned.candidate_words, contexts[name])
         words[name] = known
-    store.describe(planned.identity)
-    prepared = Prepared(planned, sources, words, 0, kept=kept)
-    prepared.num_missing = count_missing(prepared, store)
-    return prepared
+    return Prepared(planned, sources, words, contexts)
+
+
+def encode_block(prepared: Prepared, store: BlockStore, encoder: Encoder, *, seed: int) -> EncodedBlock:
+    """Encode and store the rows of the segments that are not stored yet, and count what the block lacks.
+
+    Raises:
+        DataError: a row that cannot be encoded, with its place.
+    """
+    kept: dict[str, Sequence[Encoded]] = {}
+    left = MAX_KEPT
+    for name in prepared.contexts:
+        number = len(prepared.sources[name].examples)
+        encoded = _write_rows(prepared, name, store, encoder, seed, is_kept=number <= left)
+        if encoded is not None:
+            kept[name], left = encoded, left - number
+    store.describe(prepared.planned.identity)
+    return EncodedBlock(prepared, _num_missing(prepared, store), kept)
 
 
 def count_missing(prepared: Prepared, store: BlockStore) -> int:
-    """How many distinct prompts lack a token, of those that can be scored."""
+    """How many distinct prompts lack a token, of those that can be scored; all of them where no row is stored yet."""
+    if prepared.contexts:
+        return prepared.num_prompts
+    return _num_missing(prepared, store)
+
+
+def has_prompts(prepared: Prepared, store: BlockStore) -> bool:
+    """Whether a block whose rows are stored has a prompt that can be scored."""
+    return len(_distinct_keys(prepared, store)) > 0
+
+
+def _distinct_keys(prepared: Prepared, store: BlockStore) -> Any:
     keys = np.concatenate([store.read_rows(source.stored)[0].keys for source in prepared.sources.values()])
-    distinct = np.unique(keys[keys != b""])
-    prepared.has_prompts = len(distinct) > 0
-    return int(store.read().missing(distinct, prepared.token_ids).sum())
+    return np.unique(keys[keys != b""])
+
+
+def _num_missing(prepared: Prepared, store: BlockStore) -> int:
+    return int(store.read().missing(_distinct_keys(prepared, store), prepared.token_ids).sum())
 
 
 def find_sources(planned: PlannedBlock) -> dict[str, Source]:
@@ -120,9 +144,10 @@ def find_sources(planned: PlannedBlock) -> dict[str, Source]:
 
 
 def missing_windows(
-    prepared: Prepared, store: BlockStore, stored: BlockScores, encoder: Encoder, *, seed: int
+    block: EncodedBlock, store: BlockStore, stored: BlockScores, encoder: Encoder, *, seed: int
 ) -> Iterator[list[EncodedPrompt]]:
     """The prompts of every window in which one is missing; each prompt stands in the first window that has it."""
+    prepared = block.prepared
     rows = [store.read_rows(source.stored)[0] for source in prepared.sources.values()]
     first = _first_occurrences([one.keys for one in rows])
     for (name, source), one, is_first in zip(prepared.sources.items(), rows, first, strict=True):
@@ -131,10 +156,11 @@ def missing_windows(
             wanted = np.flatnonzero(is_first[window])
             if not stored.missing(one.keys[window][wanted], prepared.token_ids).any():
                 continue
-            kept = prepared.kept.get(name)
-            encoded = kept[window] if kept is not None else None
-            if encoded is None:
-                _, encoded = _encode(prepared.planned, source, source.examples[window], encoder, seed)
+            kept = block.kept.get(name)
+            if kept is not None:
+                encoded = kept[window]
+            else:
+                encoded = _encode(prepared.planned, source, source.examples[window], encoder, seed)
             found = (encoded[int(number)] for number in wanted)
             yield [prompt for prompt in found if isinstance(prompt, EncodedPrompt)]
 
@@ -155,44 +181,60 @@ def _stored_words(store: BlockStore, source: Source) -> dict[str, int | str] | N
     return words
 
 
-def _write_rows(
-    planned: PlannedBlock, source: Source, store: BlockStore, encoder: Encoder, seed: int, allowance: Allowance
-) -> tuple[dict[str, int | str], list[Encoded] | None]:
-    """Encode a segment window by window and store its rows; its words, and the encodings where they may be held."""
-    is_kept = allowance.take(len(source.examples))
-    kept: list[Encoded] = []
+def _find_contexts(planned: PlannedBlock, source: Source, seed: int) -> list[Context]:
+    """Every distinct surrounding of the slot over the prompts of a segment."""
     contexts: dict[Context, None] = {}
-    columns = _Columns(planned.task.labels)
+    for start in range(0, len(source.examples), WINDOW):
+        for prompt in _render(planned, source, source.examples[start : start + WINDOW], seed):
+            contexts |= dict.fromkeys(slot_contexts(prompt))
+    return list(contexts)
+
+
+def _write_rows(
+    prepared: Prepared, name: str, store: BlockStore, encoder: Encoder, seed: int, *, is_kept: bool
+) -> list[Encoded] | None:
+    """Encode a segment window by window and store its rows and words; its encodings where they may be held."""
+    source, contexts = prepared.sources[name], prepared.contexts[name]
+    kept: list[Encoded] = []
+    columns = _Columns(prepared.planned.task.labels)
     for start in range(0, len(source.examples), WINDOW):
         examples = source.examples[start : start + WINDOW]
-        prompts, encoded = _encode(planned, source, examples, encoder, seed)
-        contexts |= {context: None for prompt in prompts for context in slot_contexts(prompt)}
+        encoded = _encode(prepared.planned, source, examples, encoder, seed)
         columns.add(examples, encoded)
         kept += encoded if is_kept else []
-    words = find_word_ids(encoder, planned.candidate_words, list(contexts))
-    metadata: dict[str, Any] = {"words": words}
+    metadata: dict[str, Any] = {"words": dict(prepared.words[name])}
     if len(contexts) <= MAX_CONTEXTS and all(context.is_literal for context in contexts):
         metadata["contexts"] = [[context.left, context.right, context.shown] for context in contexts]
     store.write_rows(source.stored, columns.rows(), metadata)
-    return words, kept if is_kept else None
+    return kept if is_kept else None
 
 
-def _encode(
-    planned: PlannedBlock, source: Source, examples: Sequence[Example], encoder: Encoder, seed: int
-) -> tuple[list[Prompt], list[Encoded]]:
-    """Render and encode some examples; what one of them is refused for is said with its template and row."""
+def _render(planned: PlannedBlock, source: Source, examples: Sequence[Example], seed: int) -> list[Prompt]:
+    """Prompts that have one mask and whose text can be told from it."""
     template = source.template
     prompts = [render(template, example, options=planned.options, seed=seed) for example in examples]
     for example, prompt in zip(examples, prompts, strict=True):
         check_one_mask(template, example, prompt)
+        try:
+            check_text(prompt)
+        except DataError as error:
+            raise DataError(f"{template.shown}, row {example.id}: {error}") from None
+    return prompts
+
+
+def _encode(
+    planned: PlannedBlock, source: Source, examples: Sequence[Example], encoder: Encoder, seed: int
+) -> list[Encoded]:
+    """Render and encode some examples; what one of them is refused for is said with its template and row."""
+    prompts = _render(planned, source, examples, seed)
     try:
-        return prompts, list(encoder.encode(prompts))
+        return list(encoder.encode(prompts))
     except DataError:
         for example, prompt in zip(examples, prompts, strict=True):
             try:
                 encoder.encode([prompt])
             except DataError as error:
-                raise DataError(f"{template.shown}, row {example.id}: {error}") from None
+                raise DataError(f"{source.template.shown}, row {example.id}: {error}") from None
         raise
 
 
