@@ -85,7 +85,12 @@ def make_grid(spec: RunSpec) -> Grid:
         groups=_groups([*calibrations, *prepared]),
         ensembles=spec.ensembles,
     )
-    _explain(grid)
+    try:
+        _explain(grid)
+    except TemplateError as error:
+        if spec.rows is None:
+            raise
+        raise TemplateError(f"{error} Say which column is which field by --text-column or --field.") from None
     return grid
 
 

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 
 from promptlab.ad_hoc import HEAD_ROWS, ad_hoc_task
 from promptlab.backends.base import Backend
-from promptlab.errors import DataError, UsageError
+from promptlab.errors import DataError, TemplateError, UsageError
 from promptlab.predicting import Predicted, Predictor
 from promptlab.reading import read_rows, read_stream
 from promptlab.registry import BACKENDS
-from promptlab.rendering import check_fields, compile_template
+from promptlab.rendering import CompiledTemplate, check_fields, compile_template
 from promptlab.rows import stream_examples
 from promptlab.specs.base import only
 from promptlab.specs.run import as_pairs
@@ -85,7 +85,7 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
     labels = tuple(verbalizer.labels)
     task = ad_hoc_task(shown, labels=labels, text_column=asked.text_column, fields=fields, head=head)
     for template in templates:
-        check_fields(template, task.fields, of=shown)
+        _check_fields(template, task.fields, shown)
     _check_columns(head, labels, asked.prefix, shown)
     backend: Backend = BACKENDS.get("mlm")(asked.model, revision=asked.revision, device=asked.device, dtype=asked.dtype)
     predictor = Predictor(
@@ -107,6 +107,14 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
 
     for predicted in predictor.predict(examples()):
         yield {**waiting.popleft(), **_columns(predicted, labels, asked.prefix)}
+
+
+def _check_fields(template: CompiledTemplate, fields: Sequence[str], shown: str) -> None:
+    """Refuse a template that reads a field for which the rows have no column."""
+    try:
+        check_fields(template, fields, of=shown)
+    except TemplateError as error:
+        raise TemplateError(f"{error} Say which column is which field by --text-column or --field.") from None
 
 
 def _columns(predicted: Predicted, labels: Sequence[str], prefix: str) -> dict[str, Any]:

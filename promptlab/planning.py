@@ -233,8 +233,8 @@ def _refuse_calibrations(grid: Grid, blocks: Sequence[PlannedBlock]) -> None:
         if name in grid.explicit and blocks and all(needed in block.faults for block in blocks):
             block = blocks[0]
             raise UsageError(
-                f"calibration '{name}' {block.faults[str(needed)]} (task '{block.task.name}', template "
-                f"'{block.template.template.name}')"
+                f"no cell can be calibrated by '{name}': with template '{block.template.template.name}' of task "
+                f"'{block.task.name}' it {block.faults[str(needed)]}"
             )
 
 
