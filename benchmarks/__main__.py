@@ -20,10 +20,9 @@ from promptlab.backends.mlm import MaskedBackend
 from promptlab.batching import BatchSize
 from promptlab.rendering import compile_template, render
 from promptlab.rows import load_rows
-from promptlab.scoring import score_block
+from promptlab.scoring import score_prompts
 from promptlab.specs.task import Task
 from promptlab.specs.template import load_templates
-from promptlab.store import BlockStore
 from promptlab.types import EncodedPrompt
 
 WORDS = ("great", "terrible", "good", "bad")
@@ -92,9 +91,8 @@ def _contenders(backend: MaskedBackend, prompts: list[Any]) -> dict[str, Callabl
 
     def ours() -> np.ndarray[Any, Any]:
         encoded = [prompt for prompt in backend.encoder(None).encode(prompts) if isinstance(prompt, EncodedPrompt)]
-        store = _Memory()
-        score_block(backend, store, encoded, ids, batch_size=BatchSize.parse("auto", "cpu"))
-        found = {key: row for part in store.parts for key, row in zip(part.keys, part.log_probs, strict=True)}
+        parts = score_prompts(backend, encoded, ids, batch_size=BatchSize.parse("auto", "cpu"))
+        found = {key: row for part in parts for key, row in zip(part.keys, part.log_probs, strict=True)}
         order = [sorted(set(ids)).index(token) for token in ids]
         return np.array([found[prompt.key] for prompt in encoded])[:, order]
 
@@ -124,18 +122,6 @@ def _contenders(backend: MaskedBackend, prompts: list[Any]) -> dict[str, Callabl
         "plain loop, batch 4": lambda: loop(4),
         "fill-mask pipeline, batch 32": pipe,
     }
-
-
-class _Memory(BlockStore):
-    """A block that is kept in memory, so that disks are not measured."""
-
-    def __init__(self) -> None:
-        super().__init__(Path("benchmarks-have-no-such-folder"))
-        self.parts: list[Any] = []
-
-    def append(self, parts: Any) -> None:
-        """Keep the parts."""
-        self.parts += parts
 
 
 def _figures(

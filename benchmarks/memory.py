@@ -34,7 +34,8 @@ def main() -> None:
     stored = {"templates": TEMPLATES.split(","), "words_a_row": WORDS_A_ROW, "runs": figures}
     stored["ratio"] = round(figures[1]["peak_memory_bytes"] / figures[0]["peak_memory_bytes"], 3)
     for figure in figures:
-        print(f"{figure['rows']:>8} rows: peak {figure['peak_memory_bytes'] / 2**20:.0f} MiB, {figure['seconds']:.0f} s")
+        peak = figure["peak_memory_bytes"] / 2**20
+        print(f"{figure['rows']:>8} rows: peak {peak:.0f} MiB, {figure['seconds']:.0f} s")
     print(f"ratio {stored['ratio']}")
     options.output.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 

@@ -131,7 +131,7 @@ def files_page() -> str:
 
 def results_page() -> str:
     """The fields of `results.json`."""
-    from promptlab.store import SCHEMA_VERSION
+    from promptlab.files import SCHEMA_VERSION
 
     parts = [
         "# Fields of results.json",

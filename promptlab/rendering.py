@@ -23,7 +23,7 @@ from promptlab.specs.template import Template
 from promptlab.types import Example, Keep, Prompt, Segment
 
 RESERVED = ("mask", "sep", "soft", "options")
-_FINAL_PUNCTUATION = ".,;:!?…"
+_FINAL_PUNCTUATION = ".,;:!?…。，；：！？"
 _OUTERMOST = ("shorten", "fixed")
 
 
