@@ -68,6 +68,7 @@ def make_manifest(
             for block in planned
         },
         "verbalizers": describe_verbalizers(cell.verbalizer for cell in cells),
+        "verbalizer_order": list(dict.fromkeys(one.name for one in grid.verbalizers)),
         "blocks": [describe_block(block, one) for block, one in zip(planned, stored, strict=True)],
         "failures": loaded.failures,
         "versions": find_versions(),

@@ -105,10 +105,9 @@ class _Decided:
 def _stored_rule(run: RunResults) -> _Rule:
     """The rules that a run was decided by, from its manifest."""
     stored: Mapping[str, Any] = run.manifest["verbalizers"]
-    order = dict.fromkeys(result.verbalizer for result in run.results)
     spec = run.manifest["spec"]
     return _Rule(
-        tuple(_verbalizer(name, stored[name]) for name in order),
+        tuple(_verbalizer(name, stored[name]) for name in run.manifest["verbalizer_order"] if name in stored),
         tuple(dict.fromkeys(result.calibration for result in run.results)),
         tuple(spec.get("metrics", ())),
         {name: tuple(selectors) for name, selectors in spec.get("ensembles", {}).items()},
@@ -237,6 +236,9 @@ def _amended(
         "spec": spec,
         "plan": plan_digest(done.cells, seed=manifest["seed"]),
         "verbalizers": {**manifest["verbalizers"], **describe_verbalizers(_new(done, manifest))},
+        "verbalizer_order": list(
+            dict.fromkeys([*manifest["verbalizer_order"], *(one.name for one in rule.verbalizers)])
+        ),
         "rescored": [*manifest.get("rescored", []), *([command] if command else [])],
     }
     return manifest
