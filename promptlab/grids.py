@@ -15,7 +15,7 @@ from typing import Any
 from promptlab.ad_hoc import ad_hoc_task
 from promptlab.calibration import find_calibration
 from promptlab.calibration_prompts import ALWAYS, FROM_TRAIN, NAMES, TrainRows, draw_train_rows
-from promptlab.errors import DataError, FileFault, LabelWordError, TemplateError, UsageError, did_you_mean
+from promptlab.errors import DataError, FileFault, LabelWordError, TemplateError, UsageError
 from promptlab.library import LibraryFile, list_files, shown_path
 from promptlab.metrics import check_metric
 from promptlab.registry import CALIBRATIONS
