@@ -193,13 +193,19 @@ def _describe_task(model: PlannedModel, task: str, num_rows: int) -> dict[str, A
             for name, labels in verbalizers.items()
         },
         "ensembles": {cell.template: f"{len(cell.members)} templates" for cell in ensembles},
-        "faults": {name: reason for block in blocks for name, reason in block.faults.items() if name in _told(block)},
+        "faults": _describe_faults(blocks),
     }
 
 
-def _told(block: PlannedBlock) -> set[str]:
-    """The groups of prompts that a block's calibrations ask for."""
-    return {find_calibration(cell.calibration).prompts or "" for cell in block.cells}
+def _describe_faults(blocks: Sequence[PlannedBlock]) -> dict[str, str]:
+    """The calibrations that some templates cannot have, with how many and the first reason."""
+    faults = {}
+    for calibration in dict.fromkeys(cell.calibration for block in blocks for cell in block.cells):
+        needed = find_calibration(calibration).prompts or ""
+        reasons = [block.faults[needed] for block in blocks if needed in block.faults]
+        if reasons:
+            faults[calibration] = f"{len(reasons)} of {len(blocks)} templates cannot have it: it {reasons[0]}"
+    return faults
 
 
 def _default_name(spec: RunSpec, cells: Sequence[str]) -> str:

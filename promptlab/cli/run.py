@@ -213,7 +213,7 @@ def _plan_lines(plan: Any) -> list[str]:
             for kind in ("template", "verbalizer", "ensemble"):
                 lines += [line for name, text in facts[f"{kind}s"].items() for line in _named(kind, name, text)]
             for name, reason in facts["faults"].items():
-                lines += _wrapped(f"no {name} prompts for some templates: it {reason}", "    ")
+                lines += _wrapped(f"calibration {name}: {reason}", "    ")
     return lines
 
 
