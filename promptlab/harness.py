@@ -145,6 +145,7 @@ def execute(
         prepared = _prepare_model(spec, plan.grid, model, store)
         has_scored = _score_model(spec, model, prepared, store, progress, done)
         facts.append(find_model_facts(model.backend, store, has_scored=has_scored))
+        model.backend.release()
         blocks = [_stored(block) for block in prepared]
         found = evaluate(store, blocks, model.ensembles, seed=spec.seed, metrics=spec.metrics)
         results += found.results

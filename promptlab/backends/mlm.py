@@ -155,6 +155,21 @@ class MaskedBackend(Backend):
         added = np.zeros(len(rows), np.float32) if bias is None else bias.detach()[token_ids].float().cpu().numpy()
         return rows, added
 
+    def release(self) -> None:
+        """Let the weights go, and give their memory back to the system."""
+        import gc
+
+        import torch
+
+        if self.__dict__.pop("_model", None) is None:
+            return
+        self.__dict__.pop("_decoder", None)
+        self._head_path = "not loaded"
+        gc.collect()
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        _trim_heap()
+
     def facts(self) -> dict[str, Any]:
         """What effectively runs; the weights are loaded for it."""
         import torch
@@ -276,6 +291,14 @@ class MaskedBackend(Backend):
             segment_ids[row, : len(prompt)] = prompt.segment_ids
         inputs = {"input_ids": ids, "attention_mask": attention}
         return inputs | {"token_type_ids": segment_ids} if self._accepts_segment_ids else inputs
+
+
+def _trim_heap() -> None:
+    """Ask the C library to give back what is free; some keep it for themselves otherwise."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _float(logits: Any) -> Float[torch.Tensor, "mask vocabulary"]:

@@ -319,3 +319,16 @@ def test_memory_that_runs_out_is_a_memory_error(
     error = "a shape is wrong"
     with pytest.raises(RuntimeError, match="a shape is wrong"):
         backends["bert"].score(encoded, np.array([5]))
+
+
+def test_released_weights_come_back_with_the_same_numbers(tiny: dict[str, Path]) -> None:
+    """A backend that let its weights go loads them again and scores the same; letting go twice is no fault."""
+    backend = MaskedBackend(str(tiny["bert"]), device="cpu")
+    (encoded,) = backend.encoder(None).encode([PROMPTS[0]])
+    assert isinstance(encoded, EncodedPrompt)
+    token_ids = np.arange(20)
+    before = backend.score([encoded], token_ids).log_probs
+    backend.release()
+    backend.release()
+    assert "_model" not in vars(backend)
+    assert before.tolist() == backend.score([encoded], token_ids).log_probs.tolist()
