@@ -161,6 +161,23 @@ def require_some(task: Task, templates: Sequence[Any], verbalizers: Sequence[Any
             raise UsageError(f"no {kind} that was asked for applies to task '{task.name}' ({of_family}{wanted}).{hint}")
 
 
+def check_metrics(metrics: Sequence[str], tasks: Sequence[Task]) -> None:
+    """Refuse a metric that none of the tasks can have.
+
+    Raises:
+        UsageError: its name is unknown, or it is of a label that no task has.
+    """
+    for metric in metrics:
+        faults = []
+        for task in tasks:
+            try:
+                check_metric(metric, task.labels)
+            except UsageError as error:
+                faults.append(str(error))
+        if len(faults) == len(tasks):
+            raise UsageError(f"--metrics: {faults[0]}")
+
+
 def _train_rows(spec: RunSpec, task: Task, scored: RowSet) -> TrainRows:
     """What calibrations may look at of a task's train split; none where that is the split that is scored."""
     if spec.rows is not None and spec.train_rows is None:
@@ -272,15 +289,7 @@ def _check_metrics(spec: RunSpec, tasks: Sequence[Task]) -> None:
                 check_metric(metric, task.labels)
             except UsageError as error:
                 raise FileFault(f"{shown_path(Path(task.path))} metrics: {error}") from None
-    for metric in spec.metrics:
-        faults = []
-        for task in tasks:
-            try:
-                check_metric(metric, task.labels)
-            except UsageError as error:
-                faults.append(str(error))
-        if len(faults) == len(tasks):
-            raise UsageError(f"--metrics: {faults[0]}")
+    check_metrics(spec.metrics, tasks)
 
 
 def _explain_template(template: CompiledTemplate, tasks: Sequence[Task]) -> None:
