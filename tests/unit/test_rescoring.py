@@ -321,6 +321,10 @@ def test_a_calibration_that_no_block_can_use_is_refused_where_it_is_named(run: R
             "has the labels good, bad, which no task of the run has (follows: no, yes; views: negative, positive).",
         ),
         ({"ensembles": {"x": ["it_wsa"]}}, "--ensemble x: 'it_wsa' is no template of the run. Did you mean 'it_was'?"),
+        (
+            {"ensembles": {"x": ["opinions/it_was", "opinions/null"]}},
+            "--ensemble x: 'opinions/null' is no template of the run.",
+        ),
         ({"ensembles": "it_was|"}, "--ensemble: write a glob, or name=selector|selector, found 'it_was|'."),
     ],
 )
