@@ -81,7 +81,7 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
         raise DataError(f"{shown}: has no rows.")
     verbalizer = only(load_verbalizers([asked.verbalizer], include=asked.include), "verbalizer", str(asked.verbalizer))
     templates = [compile_template(one) for one in load_templates(asked.templates, include=asked.include)]
-    fields = as_pairs(asked.fields)
+    fields = _fields(asked.fields)
     labels = tuple(verbalizer.labels)
     task = ad_hoc_task(shown, labels=labels, text_column=asked.text_column, fields=fields, head=head)
     for template in templates:
@@ -107,6 +107,15 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
 
     for predicted in predictor.predict(examples()):
         yield {**waiting.popleft(), **_columns(predicted, labels, asked.prefix)}
+
+
+def _fields(pairs: Any) -> dict[str, str] | None:
+    """Field to column."""
+    try:
+        found: dict[str, str] | None = as_pairs(pairs)
+    except ValueError as error:
+        raise UsageError(f"--field: {error}.") from None
+    return found
 
 
 def _columns(predicted: Predicted, labels: Sequence[str], prefix: str) -> dict[str, Any]:
