@@ -86,7 +86,7 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
     task = ad_hoc_task(shown, labels=labels, text_column=asked.text_column, fields=fields, head=head)
     for template in templates:
         check_fields(template, task.fields, of=shown)
-    _check_columns(head, labels, asked.prefix, shown)
+    _check_columns([row for _, row in head], _columns(Predicted(None, {}, None, None), labels, asked.prefix), shown)
     backend: Backend = BACKENDS.get("mlm")(asked.model, revision=asked.revision, device=asked.device, dtype=asked.dtype)
     predictor = Predictor(
         backend=backend,
@@ -106,7 +106,9 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
             yield example
 
     for predicted in predictor.predict(examples()):
-        yield {**waiting.popleft(), **_columns(predicted, labels, asked.prefix)}
+        raw, new = waiting.popleft(), _columns(predicted, labels, asked.prefix)
+        _check_columns([raw], new, shown)
+        yield {**raw, **new}
 
 
 def _fields(pairs: Any) -> dict[str, str] | None:
@@ -131,11 +133,11 @@ def _columns(predicted: Predicted, labels: Sequence[str], prefix: str) -> dict[s
     return {f"{prefix}{name}": value for name, value in values.items()}
 
 
-def _check_columns(
-    head: Sequence[tuple[str, Mapping[str, Any]]], labels: Sequence[str], prefix: str, shown: str
-) -> None:
-    """Refuse to write over a column that the rows have."""
-    new = _columns(Predicted(None, {}, None, None), labels, prefix)
-    taken = sorted({column for _, row in head for column in row} & set(new))
-    if taken:
-        raise UsageError(f"{shown}: has a column '{taken[0]}' already: name the new columns otherwise with --prefix.")
+def _check_columns(rows: Iterable[Mapping[str, Any]], new: Mapping[str, Any], shown: str) -> None:
+    """Refuse to write over a column that a row has."""
+    for row in rows:
+        taken = sorted(new.keys() & row.keys())
+        if taken:
+            raise UsageError(
+                f"{shown}: has a column '{taken[0]}' already: name the new columns otherwise with --prefix."
+            )

@@ -131,6 +131,15 @@ def test_a_taken_column_is_refused(tiny: dict[str, Path], column: str) -> None:
     )
 
 
+def test_a_column_that_comes_late_is_no_less_taken(tiny: dict[str, Path]) -> None:
+    """The rows before it are given out, and nothing is written over."""
+    rows = [*({"text": "so"} for _ in range(30)), {"text": "so", "mass": "mine"}]
+    found = label_rows(pairs(rows), asked(tiny), shown="the rows")
+    assert 30 == len([next(found) for _ in range(30)])
+    with pytest.raises(UsageError, match="the rows: has a column 'mass' already"):
+        next(found)
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "sentence"),
     [
