@@ -137,18 +137,17 @@ def test_a_text_can_be_tried_without_a_task(backends: dict[str, Any]) -> None:
         assert 1 == pytest.approx(sum(values.values()))
 
 
-def test_probabilities_are_those_of_the_whole_head(
-    backends: dict[str, Any], models: dict[str, Any], tokenizers: dict[str, Any]
-) -> None:
+def test_probabilities_are_those_of_the_whole_head(backends: dict[str, Any], models: dict[str, Any]) -> None:
     """Of each word over the full vocabulary, and the best fills in their order, as plain transformers has them."""
     one = tried(backends["bert"], words=[{"bad": ["terrible", "bad"], "good": "great"}], text="the team won")
+    tokenizer = backends["bert"].tokenizer
     asked = prompt(field("the team won"), " It was ", MASK, ".")
-    log_probs = mask_log_probs(models["bert"], tokenizers["bert"], asked)[0]
+    log_probs = mask_log_probs(models["bert"], tokenizer, asked)[0]
     best = np.argsort(-log_probs)[: len(one.fills)]
     assert np.exp(log_probs[best]) == pytest.approx([value for _, value in one.fills], abs=1e-6)
-    pieces = tokenizers["bert"].convert_ids_to_tokens(best.tolist())
+    pieces = tokenizer.convert_ids_to_tokens(best.tolist())
     assert [piece.removeprefix("##") for piece in pieces] == [word.removeprefix("##") for word, _ in one.fills]
-    ids = {word: tokenizers["bert"].convert_tokens_to_ids(word) for word in ("terrible", "bad", "great")}
+    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in ("terrible", "bad", "great")}
     (found,) = one.verbalizers
     at_mask = {word: value for several in found.words.values() for word, value in several.items()}
     assert {word: float(np.exp(log_probs[token])) for word, token in ids.items()} == pytest.approx(at_mask, abs=1e-6)
