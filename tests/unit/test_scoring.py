@@ -28,7 +28,7 @@ ONE = BatchSize(None, 1)
 class FakeBackend(Backend):
     """Numbers made of the prompt and the token alone; counts what it is asked, and fails as it is told.
 
-    A state at a mask is (number of the prompt, mask, 1) and the row of a token in the decoder (1, -1, -token / 8), so that
+    A state at a mask is (number of the prompt, mask, 1), the decoder's row of a token (1, -1, -token / 8), so that
     logits are their product plus the bias 3, and the normaliser is 3.
     """
 
