@@ -189,10 +189,11 @@ class MaskedBackend(Backend):
     @functools.cached_property
     def _model(self) -> Any:
         model = load_model(self._checkpoint, self._dtype).to(self._device)
-        if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
+        num_rows = len(model.get_input_embeddings().weight)
+        if len(self.tokenizer) > num_rows:
             raise ModelError(
                 f"model '{self._checkpoint.name}': its tokenizer has {len(self.tokenizer)} tokens and its embeddings "
-                f"{model.get_input_embeddings().num_embeddings} rows: they do not belong together."
+                f"{num_rows} rows: they do not belong together."
             )
         self._kept = threading.local()
         self._accepts_segment_ids = int(getattr(model.config, "type_vocab_size", 0) or 0) >= 2
@@ -242,10 +243,12 @@ class MaskedBackend(Backend):
         decoder.register_forward_pre_hook(self._keep_states)
         inputs = {"input_ids": torch.arange(6, device=self._device).reshape(1, 6) % model.config.vocab_size}
         self._kept.rows = tuple(torch.tensor([index], device=self._device) for index in (0, 2))
-        self._kept.wants_states = True
+        self._kept.wants_states, self._kept.states = True, None
         try:
             with torch.inference_mode():
                 logits, states = model(**inputs).logits[0], self._kept.states
+                if states is None:  # the head multiplies by the decoder's weight without calling it
+                    return None
                 product = torch.nn.functional.linear(states, decoder.weight, decoder.bias)
         finally:
             self._kept.rows, self._kept.wants_states = None, False
