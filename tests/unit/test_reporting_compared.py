@@ -79,7 +79,7 @@ def many(higher_is_better: bool = True) -> list[PairedCells]:
     """Thirteen pairs: eight rise, three fall, two stay; four of them surely."""
     moves = [0.1] * 8 + [-0.1] * 3 + [0.0] * 2
     return [
-        named(pair(move, p_adjusted=0.01 if number < 4 else 0.5, higher_is_better=higher_is_better),
+        named(pair(move, p_adjusted=0.01 if number < 4 else 0.08, higher_is_better=higher_is_better),
               template=f"made/t{number}")
         for number, move in enumerate(moves)
     ]  # fmt: skip
