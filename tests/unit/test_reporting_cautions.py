@@ -5,7 +5,7 @@ import pytest
 from promptlab.reporting.cautions import cautions, low_mass_pairs, skipped_groups
 from promptlab.reporting.spreads import make_grids
 from promptlab.results import Result
-from tests.made_up_runs import cell, grid_cells, metric, run
+from tests.made_up_runs import cell, ensemble, grid_cells, metric, run
 
 
 def _texts(*cells: Result) -> dict[str, str]:
@@ -53,3 +53,11 @@ def test_mass_is_counted_once_a_pair() -> None:
     """Mass does not depend on the calibration, so a pair counts once."""
     cells = [cell("made/it_was", calibration=name, mass=0.001) for name in ("none", "contextual")]
     assert len(low_mass_pairs(make_grids(run(cells))[0])) == 1
+
+
+def test_ensembles_are_no_part_of_warnings_about_templates() -> None:
+    """An ensemble's mass, sides and lost rows are those of its members, which are counted already."""
+    odd = ensemble("all", mass=0.001, num_unscored=9, predicted={"negative": 0, "positive": 100}, num_near_ties=7)
+    assert _texts(cell("made/it_was")) == _texts(cell("made/it_was"), odd) == {}
+    skipped = ensemble("lost", metrics={}, skipped="a member was skipped: a word splits")
+    assert {} == _texts(cell("made/it_was"), skipped)
