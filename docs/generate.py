@@ -136,7 +136,8 @@ def results_page() -> str:
     parts = [
         "# Fields of results.json",
         f"The schema version is {SCHEMA_VERSION}.",
-        "`cells` is a list of results, `baselines` a list of baselines; a number that could not be computed is null.",
+        "`cells` is a list of results, `baselines` one of baselines and `agreements` one of agreements.",
+        "A number that could not be computed is null.",
     ]
     for title, kind, known in result_kinds():
         hints = typing.get_type_hints(kind)
@@ -215,12 +216,13 @@ def file_models() -> list[tuple[str, Any, Mapping[str, str]]]:
 
 def result_kinds() -> list[tuple[str, Any, Mapping[str, str]]]:
     """Title, dataclass and meanings of what `results.json` holds."""
-    from promptlab.results import Baseline, MetricValue, Result
+    from promptlab.results import Agreement, Baseline, MetricValue, Result
 
     return [
         ("A result", Result, meanings.RESULT),
         ("A metric of a result", MetricValue, meanings.METRIC_VALUE),
         ("A baseline", Baseline, meanings.BASELINE),
+        ("An agreement", Agreement, meanings.AGREEMENT),
     ]
 
 
@@ -240,8 +242,9 @@ def _parameter(name: str, hint: Any, parameter: inspect.Parameter) -> tuple[str,
     kind, info = typing.get_args(hint)
     is_argument = type(info).__name__ == "ArgumentInfo"
     # Inside Annotated, typer keeps the first flag where a default would stand.
-    flags = [flag for flag in (info.default, *(info.param_decls or ())) if str(flag).startswith("-")]
-    flags = flags or [f"--{name.replace('_', '-')}"]
+    declared = [flag for flag in (info.default, *(info.param_decls or ())) if str(flag).startswith("-")]
+    # A switch is declared with the flag that turns it off behind a slash.
+    flags = [part for flag in declared for part in str(flag).split("/")] or [f"--{name.replace('_', '-')}"]
     shown = name.upper() if is_argument else ", ".join(f"`{flag}`" for flag in flags)
     takes = "nothing" if kind is bool else info.metavar or _holds(kind)
     required = ", required" if parameter.default is inspect.Parameter.empty else ""

@@ -43,6 +43,7 @@ LABEL_COLUMN: Mapping[str, str] = {
 TEMPLATE: Mapping[str, str] = {
     "fields": "Fields that the text may read; a misspelt one is then a fault of the file.",
     "tags": "What the template is for: `instructive`, or a control.",
+    "domain_prompt": "The template's own text without a row, with one mask; what `pmi_dc` asks.",
     "reference": "Where it was published.",
     "notes": "What a reader should know.",
 }
@@ -59,7 +60,18 @@ RUN: Mapping[str, str] = {
     "tasks": "Names, globs or paths.",
     "templates": "Names, globs, paths, or the text itself.",
     "verbalizers": "Names, globs, paths, `label=word,label=word`, or a mapping.",
-    "calibrations": "Which calibrations to apply.",
+    "calibrations": "Which calibrations to apply: names or globs.",
+    "prepare": "Calibrations whose prompts are scored too, so that `promptlab rescore` can apply them later.",
+    "ensembles": "Name to selectors of templates, whose label probabilities are averaged; the flag is `--ensemble`.",
+    "metrics": "What is measured beside the metrics of the tasks.",
+    "rows": "A file of rows that no task describes.",
+    "train_rows": "With `rows`: a file of train rows with the same columns, for `domain` and `support`.",
+    "text_column": "With `rows`: the column that fills the field `text`.",
+    "fields": "With `rows`: field to column; the flag is `--field`. Without any, each column is the field of its name.",
+    "label_column": "With `rows`: the column of gold labels, left out where there is none.",
+    "label_values": "With `rows`: raw value to label; without it the column holds the labels themselves.",
+    "labels": "With `rows`: the labels, in order; default: those of the verbalizers.",
+    "family": "With `rows`: the family whose templates and verbalizers apply; default: that of the ones asked for.",
     "data": "The folder that local sources lie in; default: `PROMPTLAB_DATA`.",
     "include": "Folders with `tasks/`, `templates/` and `verbalizers/` of your own.",
     "split": "The split that is scored.",
@@ -72,6 +84,7 @@ RUN: Mapping[str, str] = {
     "output_path": "The folder that runs go into.",
     "name": "Name of the run's folder; default: made of the models and the plan.",
     "no_text": "Note in the manifest that no text of rows may be shown.",
+    "store_states": "Keep the last states at the masks, so that words can be added without a forward pass.",
 }
 RESULT: Mapping[str, str] = {
     "cell": "Id of the cell.",
@@ -95,6 +108,23 @@ RESULT: Mapping[str, str] = {
     "predicted": "Label to number of rows that got it; `none` counts unscored rows.",
     "metrics": "Metric to value and interval; empty where rows have no gold labels.",
     "skipped": "Why nothing was decided, or null.",
+    "num_calibration_prompts": "Prompts that the calibration looked at; those of all members for an ensemble.",
+    "members": "Ids of the cells that an ensemble averages; empty for every other cell.",
+    "samples": "The file `samples/NAME.parquet` that holds the decisions row by row; empty where there are none.",
+}
+AGREEMENT: Mapping[str, str] = {
+    "model": "The model as it was asked for.",
+    "task": "Name of the task.",
+    "split": "The split that was scored.",
+    "verbalizer": "Name of the verbalizer.",
+    "calibration": "Name of the calibration.",
+    "num_templates": "How many instructive templates were decided.",
+    "num_rows": "Rows of the split.",
+    "value": "Mean over rows of the share of pairs of these templates that predict the same label.",
+    "low": "Lower end of the interval.",
+    "high": "Upper end of the interval.",
+    "interval": "How the interval was made: `t`, over rows.",
+    "confidence": "Its two-sided confidence.",
 }
 METRIC_VALUE: Mapping[str, str] = {
     "value": "The metric on all rows.",
