@@ -1,19 +1,21 @@
-"""The code and the library -> the reference pages in `docs/reference/generated/`.
+"""The code and the library -> the reference pages in `docs/reference/generated/`, and the notebooks -> a page each.
 
 Run as `python -m docs.generate`, which `make docs` does. The pages are never edited by hand and never committed, so
-they say what the code says.
+they say what the code and the notebooks say.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from docs import notebook
 from promptlab import meanings
 
 OUTPUT = Path(__file__).parent / "reference" / "generated"
@@ -22,6 +24,7 @@ OUTPUT = Path(__file__).parent / "reference" / "generated"
 def main() -> None:
     """Write every page."""
     write_reference(OUTPUT)
+    write_notebooks(notebook.FOLDER)
 
 
 def write_reference(folder: Path) -> list[Path]:
@@ -32,6 +35,16 @@ def write_reference(folder: Path) -> list[Path]:
         path = folder / f"{name}.md"
         path.write_text(page().rstrip() + "\n", encoding="utf-8")
         written.append(path)
+    return written
+
+
+def write_notebooks(folder: Path) -> list[Path]:
+    """Write a page beside each notebook of a folder and give back their paths."""
+    written = []
+    for path in sorted(folder.glob("*.ipynb")):
+        page = notebook.to_markdown(json.loads(path.read_text(encoding="utf-8")))
+        path.with_suffix(".md").write_text(page, encoding="utf-8")
+        written.append(path.with_suffix(".md"))
     return written
 
 
