@@ -42,11 +42,17 @@ def test_a_control_that_does_as_well_is_named() -> None:
     assert found == {"controls": f"No worse than the median over instructive templates: {words}."}
 
 
-def test_skipped_cells_are_grouped_by_verbalizer() -> None:
-    """Skipped cells are counted a verbalizer, with the first reason."""
-    [group] = skipped_groups(make_grids(run(grid_cells()))[0])
-    assert (group.verbalizer, group.num_cells) == ("made/odd", 2)
-    assert "label word 'odd' splits" in group.reason
+def test_skipped_cells_are_grouped_by_what_kept_them() -> None:
+    """Words keep a verbalizer from every calibration, prompts a calibration alone; each with its first reason."""
+    lost = cell("made/just", calibration="support", skipped="made/just: calibration 'support' needs train rows.")
+    groups = skipped_groups(make_grids(run([*grid_cells(), lost]))[0])
+    assert [("verbalizer", "made/odd", 2), ("calibration", "support", 1)] == [
+        (group.kind, group.name, group.num_cells) for group in groups
+    ]
+    assert "label word 'odd' splits" in groups[0].reason
+    assert "needs train rows" in groups[1].reason
+    [said] = [text for kind, text in _texts(*grid_cells(), lost).items() if kind == "skipped cells"]
+    assert said.endswith("were not decided, for the label words of odd and for the prompts of calibration support.")
 
 
 def test_mass_is_counted_once_a_pair() -> None:
