@@ -327,7 +327,7 @@ def test_a_calibration_that_nothing_can_use_is_refused_where_it_was_named(librar
     with pytest.raises(UsageError) as fault:
         plan(spec_of(library, calibrations=["none", "pmi_dc"]))
     assert expected == str(fault.value)
-    with pytest.raises(UsageError, match="calibrated by 'support': .* it needs train rows that are not scored too"):
+    with pytest.raises(UsageError, match=r"calibrated by 'support': .* it needs train rows that are not scored too"):
         plan(spec_of(library, calibrations="support"))
     assert plan(spec_of(library, calibrations="p*"))
     write_domain_prompt(library, "opinions/in_brackets")
