@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.terminal import Call
+from tests.stored import decisions, files
 
 CHOSEN = ("--templates", "mood/*", "--verbalizers", "mood/*")
 
 
 def samples(folder: Path) -> dict[str, bytes]:
     """The samples of every cell, byte for byte."""
-    return {path.name: path.read_bytes() for path in sorted((folder / "samples").glob("*.parquet"))}
+    return files(folder, "samples/*.parquet")
 
 
 def cells(folder: Path) -> object:
@@ -48,9 +49,11 @@ def test_the_same_command_again_does_no_forward_pass(run: Call) -> None:
 
 def test_another_verbalizer_of_the_family_costs_no_forward_pass(run: Call) -> None:
     """Candidates are the words of every verbalizer of the family, asked for or not."""
-    run(*CHOSEN[:2], "--verbalizers", "mood/yes_no", "--name", "more")
-    said = run(*CHOSEN[:2], "--verbalizers", "mood/great_terrible", "--name", "more")
+    first = run(*CHOSEN[:2], "--verbalizers", "mood/yes_no", "--name", "more")
+    assert (first.code, forwards(Path("results/more")) > 0) == (0, True)
+    said = run(*CHOSEN[:2], "--verbalizers", "mood/great_terrible", "--name", "more", "--amend")
     assert said.code == 0
+    assert "every score is stored already, no forward pass is needed." in said.err
     assert forwards(Path("results/more")) == 0
 
 
@@ -62,12 +65,12 @@ def test_an_interrupt_keeps_what_was_scored_and_says_how_to_go_on(run: Call, mon
     assert whole.code == 0
     number, plain = 0, MaskedBackend.score
 
-    def score(self: MaskedBackend, *arguments: object) -> object:
+    def score(self: MaskedBackend, *arguments: object, **options: object) -> object:
         nonlocal number
         number += 1
         if number == 11:
             raise KeyboardInterrupt
-        return plain(self, *arguments)
+        return plain(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(MaskedBackend, "score", score)
@@ -78,6 +81,7 @@ def test_an_interrupt_keeps_what_was_scored_and_says_how_to_go_on(run: Call, mon
     assert run(*CHOSEN, "--batch-size", 2, "--name", "half").code == 0
     assert forwards(Path("results/half")) < forwards(Path("results/whole"))
     assert cells(Path("results/half")) == cells(Path("results/whole"))
+    assert samples(Path("results/half")) == samples(Path("results/whole"))
 
 
 def test_a_run_stopped_by_a_signal_goes_on_and_ends_the_same(

@@ -137,9 +137,9 @@ def test_device_and_dtype_are_what_ran(run: Call) -> None:
     assert (model["dtype"], model["ran"]["dtype"], model["ran"]["device"]) == ("bfloat16", "bfloat16", "cpu")
 
 
-@pytest.mark.parametrize(("size", "forwards"), [("auto", 1), (1, 15), (4, 4)])
+@pytest.mark.parametrize(("size", "forwards"), [("auto", 2), (1, 15), (4, 4), (12, 2)])
 def test_batch_size_is_a_token_budget_or_a_number_of_prompts(run: Call, size: object, forwards: int) -> None:
-    """Twelve rows and three content-free texts: one batch within the budget, 15 of one, 4 of at most four."""
+    """Twelve rows, and apart from them three content-free texts: a batch each within the budget, or of one or four."""
     assert timings_of(run(*FAST, "--batch-size", size))["forwards"] == forwards
 
 
