@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,8 @@ def test_preview_shows_prompts_tokens_and_words(call: Call, moods: Path, tiny: d
     said = call("preview", "--tasks", "moods", "--templates", "mood/it_was", "-n", 2, "--model", tiny["bert"], *place)
     assert said.code == 0
     assert said.out.count("== moods / mood/it_was / row") == 2
-    for words in ("It was [MASK].", ">[MASK]<", "{was}", "mood/great_terrible: terrible 0.", "fills: "):
+    for words in ("It was [MASK].", ">[MASK]<", "{was}", "fills: ", "p(bad) 0.", "mass on the label words "):
         assert words in said.out
+    assert re.search(r"mood/great_terrible: bad: terrible 0\.\d{4}; good: great 0\.\d{4}\n", said.out)
+    assert "with calibration contextual" in said.out
     assert max(map(len, said.out.splitlines())) <= 80
