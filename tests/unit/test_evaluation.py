@@ -301,7 +301,7 @@ def test_an_ensemble_of_a_skipped_member_is_skipped(store: RunStore) -> None:
 
 
 def test_templates_agree_where_they_predict_the_same(store: RunStore) -> None:
-    """The agreement of a verbalizer and a calibration is the share of rows with one prediction, unscored rows none."""
+    """Agreement is the share of rows on which both blocks predict one label; on an unscored row they do not."""
     found = evaluated(store)
     assert GRID == [(one.verbalizer, one.calibration) for one in found.agreements]
     for one in found.agreements:
