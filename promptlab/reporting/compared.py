@@ -38,7 +38,8 @@ def comparison_lines(found: RunComparison, width: int = 80) -> list[str]:
             f"over {plural(len(values), 'pair')})",
             width,
         )
-    return [*lines, "", *(line for sentence in _notes(found, pairs) for line in _wrapped(sentence, width))]
+    notes = [line for sentence in _notes(found, pairs) for line in _wrapped(sentence, width)]
+    return [*lines, "", *notes] if notes else lines
 
 
 def comparison_csv(found: RunComparison) -> str:
