@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import promptlab as pl
+from tests.stored import decisions
 
 PUBLIC = [
     "Backend",
@@ -142,6 +143,31 @@ def test_a_config_file_can_stand_under_the_arguments(asked: dict[str, Any]) -> N
     Path("run.yaml").write_text("split: train\nlimit: 2\n", encoding="utf-8")
     made = pl.run(**asked, config=Path("run.yaml"), limit=4)
     assert {(cell.split, cell.num_rows) for cell in made} == {("train", 4)}
+
+
+def test_a_named_run_is_changed_by_amend_alone(asked: dict[str, Any]) -> None:
+    """Another plan under the name is the sentence of the command line; amended, the run is the new one."""
+    first = pl.run(**asked, name="mine")
+    with pytest.raises(pl.PromptlabError, match=r"--name mine: .* holds another run: --limit was not given and is 4\."):
+        pl.run(**asked, name="mine", limit=4)
+    assert pl.load_run(first.path).results == first.results
+    amended = pl.run(**asked, name="mine", limit=4, amend=True)
+    assert (amended.path, {cell.num_rows for cell in amended}) == (first.path, {4})
+
+
+def test_states_that_were_kept_score_new_words(asked: dict[str, Any]) -> None:
+    """`store_states=True` keeps what a verbalizer of later needs; its numbers are those of a run that had it."""
+    words = {"bad": "no", "good": "yes"}
+    run = pl.run(**asked, name="kept", store_states=True)
+    later = pl.rescore(run, verbalizers=words)
+    straight = pl.run(**asked | {"verbalizers": [*asked["verbalizers"], words]}, name="straight")
+    assert later.stored.timings["forwards"] == 0
+    found, expected = decisions(later.stored), decisions(straight.stored)
+    assert set(found) == set(expected)
+    for cell, columns in expected.items():
+        assert found[cell]["log_probabilities"] == [
+            pytest.approx(one, abs=1e-5) for one in columns["log_probabilities"]
+        ]
 
 
 def test_loading_what_is_no_run_is_a_sentence(tmp_path: Path) -> None:

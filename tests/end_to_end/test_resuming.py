@@ -93,6 +93,7 @@ def test_a_run_stopped_by_a_signal_goes_on_and_ends_the_same(
     """SIGINT in the middle of a real process leaves 130; the rerun ends with the results of a run left alone."""
     monkeypatch.setattr("promptlab.reporting.report.write_report", lambda results: [])
     grid = ["--tasks", "review_sentiment", "--templates", "sentiment/*_*", "--limit", "30", "--batch-size", "1"]
+    grid += ["--verbalizers", "positive=great,negative=bad"]
     words = ["run", "--model", str(tiny["bert"]), "--device", "cpu", *grid, "--name", "stopped"]
     began = subprocess.Popen(
         [sys.executable, "-m", "promptlab", *words], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE,

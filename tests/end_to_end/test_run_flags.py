@@ -7,8 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from promptlab.backends.mlm import MaskedBackend
+from promptlab.blocks import BlockStore
+from promptlab.files import read_table
+from promptlab.store import RunStore
 from tests.end_to_end.terminal import SENTENCES, Call, Said
 
 FAST = ("--templates", "mood/it_was", "--verbalizers", "mood/great_terrible", "--calibrations", "none")
@@ -30,9 +35,8 @@ def cells_of(said: Said) -> list[dict[str, Any]]:
 
 def samples_of(said: Said) -> list[dict[str, Any]]:
     """The rows of the first cell's samples."""
-    from pyarrow import parquet
-
-    return parquet.read_table(sorted((folder_of(said) / "samples").glob("*.parquet"))[0]).to_pylist()
+    cell = cells_of(said)[0]
+    return RunStore(folder_of(said)).read_samples(cell["samples"], cell["cell"]).to_pylist()
 
 
 def timings_of(said: Said) -> dict[str, Any]:
@@ -41,6 +45,14 @@ def timings_of(said: Said) -> dict[str, Any]:
 
 def names(said: Said, key: str) -> set[str]:
     return {cell[key] for cell in cells_of(said)}
+
+
+def test_every_flag_is_tried_here(call: Call) -> None:
+    """A flag that `promptlab run --help` lists and no test of this file types is one that nobody has tried."""
+    listed = set(re.findall(r"(?<=  )--[a-z-]+", call("run", "--help").out)) - {"--help"}
+    assert {"--model", "--store-states", "--amend"} < listed
+    typed = Path(__file__).read_text(encoding="utf-8").replace("_", "-")
+    assert [] == sorted(flag for flag in listed if f'"{flag}' not in typed)
 
 
 @pytest.mark.parametrize("comma", [True, False])
@@ -132,9 +144,13 @@ def test_max_length_shortens_rows_and_keeps_the_mask(run: Call) -> None:
     assert {(cell["num_truncated"] > 0, cell["num_unscored"]) for cell in cells_of(said)} == {(True, 0)}
 
 
-def test_device_and_dtype_are_what_ran(run: Call) -> None:
+def test_device_and_dtype_are_what_ran(
+    call: Call, moods: Path, tiny: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`--device cpu --dtype bfloat16` is in the manifest as asked for and as it ran."""
-    model = manifest_of(run(*FAST, "--device", "cpu", "--dtype", "bfloat16"))["models"][0]
+    monkeypatch.setattr("promptlab.reporting.report.write_report", lambda results: [])
+    place = ["--model", tiny["bert"], "--tasks", "moods", "--include", moods, "--data", moods / "data"]
+    model = manifest_of(call("run", *place, *FAST, "--device", "cpu", "--dtype", "bfloat16"))["models"][0]
     assert (model["dtype"], model["ran"]["dtype"], model["ran"]["device"]) == ("bfloat16", "bfloat16", "cpu")
 
 
@@ -252,6 +268,109 @@ def test_own_folders_and_data_can_come_from_the_environment(
     assert "moods" in call("ls", "tasks").out
     said = call("run", "--tasks", "moods", *FAST, "--model", tiny["bert"], "--dry-run")
     assert "moods: 12 rows" in said.out
+
+
+def test_store_states_keeps_what_later_words_need(run: Call, tiny: dict[str, Path]) -> None:
+    """Every part has the states at masks; with the decoder's rows they give the stored log-probabilities to 1e-5."""
+    said = run(*FAST, "--store-states", "--batch-size", 2)
+    parts = sorted(folder_of(said).glob("blocks/*/part-*.parquet"))
+    assert manifest_of(said)["spec"]["store_states"]
+    backend = MaskedBackend(str(tiny["bert"]), device="cpu")
+    num_rows = 0
+    for path in parts:
+        table, metadata = read_table(path)
+        weight, bias = backend.decoder_rows(np.array(metadata["token_ids"]))
+        states, normalizers = np.stack(table["state"].to_pylist()), table["log_normalizer"].to_numpy()
+        expected = states @ weight.T + bias - normalizers[:, None]
+        np.testing.assert_allclose(np.stack(table["log_probs"].to_pylist()), expected, atol=1e-5)
+        num_rows += len(table)
+    assert num_rows == timings_of(said)["prompts"]
+    for folder in {path.parent for path in parts}:
+        kept = BlockStore(folder).read_states()
+        assert kept is not None
+        assert len(kept.keys) == 15
+    plain = folder_of(run(*FAST, "--name", "plain"))
+    assert all("state" not in read_table(path)[0].column_names for path in plain.glob("blocks/*/part-*.parquet"))
+
+
+def test_states_are_kept_in_float32_only(run: Call) -> None:
+    """States in another dtype would not give the stored numbers, so both together are refused."""
+    said = run(*FAST, "--store-states", "--dtype", "bfloat16")
+    assert (said.code, said.err) == (2, "error: --store-states keeps float32 states: leave --dtype out.\n")
+
+
+def test_states_of_a_head_that_has_none_are_refused(run: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 1 and one sentence with the model; without the flag the same run is made."""
+    monkeypatch.setattr(MaskedBackend, "_probe", lambda self, model: False)
+    said = run(*FAST, "--store-states", "--quiet", "--name", "states")
+    assert said.code == 1
+    assert re.fullmatch(
+        r"error: model '.*': the head of BertForMaskedLM is no plain product with the states at masks, so "
+        r"--store-states cannot keep them\.\n",
+        said.err,
+    )
+    assert run(*FAST, "--name", "states").code == 0
+
+
+def test_an_amended_run_keeps_its_name(run: Call) -> None:
+    """Another plan under a name is refused; `--amend` lets it have the folder."""
+    assert run(*FAST, "--name", "mine").code == 0
+    assert run(*FAST, "--name", "mine", "--limit", 4).code == 2
+    said = run(*FAST, "--name", "mine", "--limit", 4, "--amend")
+    assert ({4}, "mine") == ({cell["num_rows"] for cell in cells_of(said)}, folder_of(said).name)
+
+
+def test_prompts_of_calibrations_can_be_prepared(run: Call, moods: Path) -> None:
+    """`--prepare` scores what a calibration asks, in blocks of the run, and decides no cell by it."""
+    rows = "".join(f'{{"sentence": "{text} again", "label": 0}}\n' for text in SENTENCES)
+    (moods / "data/moods/train.jsonl").write_text(rows, encoding="utf-8")
+    said = run(*FAST, "--prepare", "support,domain")
+    assert names(said, "calibration") == {"none"}
+    assert all({"support", "domain"} <= set(block["segments"]) for block in manifest_of(said)["blocks"])
+    assert timings_of(said)["prompts"] > timings_of(run(*FAST))["prompts"]
+    after = run(*FAST[:-1], "none,support,domain", "--name", folder_of(said).name, "--amend")
+    assert timings_of(after)["forwards"] == 0
+    assert names(after, "calibration") == {"none", "support", "domain"}
+
+
+def test_an_ensemble_is_a_cell_over_templates(run: Call) -> None:
+    """`--ensemble name=template|template` names its members, a glob takes every instructive template."""
+    words = [*FAST[2:], "--templates", "mood/*"]
+    assert names(run(*words, "--ensemble", "both=mood/it_was|all_in_all"), "template") > {"ensemble:both"}
+    (found,) = [cell for cell in cells_of(run(*words, "--ensemble", "*")) if cell["members"]]
+    assert (found["template"], len(found["members"])) == ("ensemble:*", 2)
+
+
+def test_further_metrics_are_measured(run: Call) -> None:
+    """`--metrics` adds to those of the task."""
+    (cell,) = cells_of(run(*FAST, "--metrics", "brier,f1(good)"))
+    assert {"accuracy", "brier", "f1(good)"} < set(cell["metrics"])
+
+
+def test_rows_that_no_task_describes(run: Call, tmp_path: Path) -> None:
+    """`--rows FILE` with its columns, labels and family is a task of its own; train rows serve calibrations."""
+    lines = [f"{text}\t{number % 2}" for number, text in enumerate(SENTENCES)]
+    (tmp_path / "own.tsv").write_text("\n".join(["what it says\tgold", *lines]) + "\n", encoding="utf-8")
+    trained = "".join(f"{text} again\t0\n" for text in SENTENCES)
+    (tmp_path / "train.tsv").write_text(f"what it says\tgold\n{trained}", encoding="utf-8")
+    place = ["--rows", "own.tsv", "--text-column", "what it says"]
+    gold = ["--label-column", "gold", "--label-values", "0=bad,1=good", "--labels", "bad,good", "--family", "mood"]
+    more = ["--train-rows", "train.tsv", "--calibrations", "none,domain"]
+    said = run(*FAST[:4], *place, *gold, *more, tasks=None)
+    assert {(cell["num_rows"], cell["calibration"]) for cell in cells_of(said)} == {(6, "none"), (6, "domain")}
+    assert [row["gold"] for row in samples_of(said)] == ["bad", "good"] * 3
+    by_field = run(*FAST, "--rows", "own.tsv", "--field", "text=what it says", tasks=None)
+    assert {len(cell["metrics"]) for cell in cells_of(by_field)} == {0}
+
+
+def test_a_run_can_be_printed_as_json(run: Call) -> None:
+    """`--output json` prints the cells and where they lie, and nothing else on standard output."""
+    said = run(*FAST, "--output", "json")
+    printed = json.loads(said.out)
+    folder = Path(printed["path"])
+    assert printed["cells"] == json.loads((folder / "results.json").read_text(encoding="utf-8"))["cells"]
+    planned = json.loads(run(*FAST, "--output", "json", "--dry-run").out)
+    assert planned["run"] == printed["run"]
 
 
 def test_the_bundled_tasks_run_without_any_flag_of_data(run: Call) -> None:

@@ -11,7 +11,10 @@ import pytest
 
 from tests.end_to_end.terminal import Call
 
-COMMANDS = ("run", "preview", "ls", "show", "schema", "report", "doctor", "pretrain", "convert")
+COMMANDS = (
+    "run", "try", "preview", "predict", "rescore", "compare", "report", "ls", "show", "schema", "doctor", "pretrain",
+    "convert",
+)  # fmt: skip
 HEAVY = ("torch", "transformers")
 
 
@@ -68,6 +71,37 @@ def test_a_report_is_written_again_without_torch(run: Call, tmp_path: Path) -> N
     assert done.stdout.splitlines()[-3:] == paths
     assert all((tmp_path / path).is_file() for path in paths)
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rescore", "done", "--calibrations", "batch", "--verbalizers", "mood/*", "--metrics", "brier"],
+        ["rescore", "done", "--ensemble", "*"],
+        ["compare", "done", "done", "--calibration", "none", "--calibration", "contextual"],
+    ],
+)
+def test_a_stored_run_is_decided_and_compared_without_torch(run: Call, moods: Path, arguments: list[str]) -> None:
+    """What is read off a stored run needs no heavy library, whatever is decided anew."""
+    assert run("--templates", "mood/*", "--verbalizers", "mood/*", "--name", "done").code == 0
+    own = ["--include", str(moods)] if "--verbalizers" in arguments else []
+    code = (
+        "import sys, promptlab.cli, promptlab.reporting.report\n"
+        "promptlab.reporting.report.write_report = lambda results, **options: []\n"
+        f"sys.argv = ['promptlab', *{[*arguments, *own]!r}]\n"
+        "try:\n    promptlab.cli.main()\nexcept SystemExit as leave: assert not leave.code, leave.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_every_command_is_tried_here() -> None:
+    """A command that is new has its help read below."""
+    from promptlab.cli.app import COMMANDS as known
+
+    assert tuple(known) == COMMANDS
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from promptlab.files import read_json, read_table
+from tests.stored import files
+
 NUM_KILLS = 12
 
 
@@ -23,17 +26,31 @@ def command(tiny: Path, output: Path) -> list[str]:
 
 def stored(folder: Path) -> dict[str, bytes]:
     """The files that two equal runs must share, byte by byte."""
-    samples = sorted((folder / "samples").glob("*.parquet"))
-    return {path.name: path.read_bytes() for path in [folder / "results.json", *samples]}
+    return files(folder, "results.json", "samples/*.parquet", "blocks/*/rows-*", "blocks/*/calibration-*")
+
+
+def check_whole(folder: Path, before: dict[str, bytes]) -> dict[str, bytes]:
+    """The parts of all blocks: those of before are there as they were, and every named file can be read to its end."""
+    parts = files(folder, "blocks/*/part-*.parquet")
+    assert before.items() <= parts.items()
+    for path in folder.rglob("*"):
+        if path.suffix == ".parquet" and not path.name.startswith("."):
+            read_table(path)
+        if path.suffix == ".json" and not path.name.startswith("."):
+            read_json(path)
+    return parts
 
 
 @pytest.mark.slow
 def test_a_run_killed_at_any_instant_ends_with_the_same_results(tiny: dict[str, Path], tmp_path: Path) -> None:
-    """SIGKILL at twelve instants of a run, then the same command: results and samples equal an undisturbed run."""
+    """SIGKILL at twelve instants of a run, then the same command: results and samples equal an undisturbed run.
+
+    After every kill each part that was there is there, byte by byte, and nothing that has its name is half a file.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     began = time.monotonic()
     subprocess.run(command(tiny["bert"], tmp_path / "calm"), check=True, env=environment, capture_output=True)
-    whole = time.monotonic() - began
+    whole, parts = time.monotonic() - began, dict[str, bytes]()
     for kill in range(NUM_KILLS):
         running = subprocess.Popen(
             command(tiny["bert"], tmp_path / "rough"),
@@ -44,6 +61,8 @@ def test_a_run_killed_at_any_instant_ends_with_the_same_results(tiny: dict[str, 
         time.sleep(whole * (kill + 1) / (NUM_KILLS + 1))
         running.send_signal(signal.SIGKILL)
         running.wait()
+        parts = check_whole(tmp_path / "rough" / "killed", parts)
+    assert parts
     finished = subprocess.run(
         command(tiny["bert"], tmp_path / "rough"), env=environment, capture_output=True, text=True, check=False
     )
