@@ -92,7 +92,16 @@ def test_a_run_stopped_by_a_signal_goes_on_and_ends_the_same(
 ) -> None:
     """SIGINT in the middle of a real process leaves 130; the rerun ends with the results of a run left alone."""
     monkeypatch.setattr("promptlab.reporting.report.write_report", lambda results: [])
-    grid = ["--tasks", "review_sentiment", "--templates", "sentiment/*_*", "--limit", "30", "--batch-size", "1"]
+    grid = [
+        "--tasks",
+        "review_sentiment",
+        "--templates",
+        "sentiment/all_*,sentiment/i_*",
+        "--limit",
+        "30",
+        "--batch-size",
+        "1",
+    ]
     grid += ["--verbalizers", "positive=great,negative=bad"]
     words = ["run", "--model", str(tiny["bert"]), "--device", "cpu", *grid, "--name", "stopped"]
     began = subprocess.Popen(
@@ -128,9 +137,12 @@ def equal_files(folder: Path) -> dict[str, bytes]:
     return files(folder, "results.json", "samples/*", "blocks/*/rows-*", "blocks/*/calibration-*")
 
 
-@pytest.mark.parametrize("kind", ["sync", "write"])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [("sync", 11), ("write", 17), *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in ("sync", "write"))],
+)
 def test_a_disk_that_fills_at_any_file_is_one_sentence_and_loses_nothing(
-    run: Call, monkeypatch: pytest.MonkeyPatch, kind: str
+    run: Call, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
 ) -> None:
     """Whichever file has no room: exit 1 and the way out; the same command then ends with the bytes of a calm run."""
     words = [*CHOSEN, "--batch-size", 1, "--quiet", "--name", "full"]
@@ -154,7 +166,7 @@ def test_a_disk_that_fills_at_any_file_is_one_sentence_and_loses_nothing(
         patch.setattr(os, "fsync", count)
         assert run(*words, "-o", "calm").code == 0
     whole = forwards(Path("calm/full"))
-    for number in range(0, synced, 3):
+    for number in range(0, synced, step):
         left = number
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", fill)
