@@ -63,10 +63,11 @@ def test_ids_are_the_tokenizers_own(tokenizers: dict[str, Any], kind: str, asked
     if spells_a_special_token(tokenizer, asked):
         return
     ids, segment_ids = tokenized(tokenizer, asked)
-    (encoded,) = encoder_of(tokenizer).encode([asked])
+    encoder = encoder_of(tokenizer)
+    (encoded,) = encoder.encode([asked])
     assert isinstance(encoded, EncodedPrompt)
     assert ids == encoded.input_ids.tolist()
-    assert (segment_ids if kind.startswith("bert") else [0] * len(ids)) == encoded.segment_ids.tolist()
+    assert (segment_ids if encoder.uses_segment_ids else [0] * len(ids)) == encoded.segment_ids.tolist()
 
 
 @pytest.mark.parametrize("kind", TOKENIZER_KINDS)
