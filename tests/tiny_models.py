@@ -233,9 +233,15 @@ def _model(kind: str, tokenizer: Any) -> Any:
         ),
         "distilbert": lambda: t.DistilBertForMaskedLM(
             t.DistilBertConfig(
-                vocab_size=len(tokenizer), dim=32, n_layers=2, n_heads=4, hidden_dim=64, initializer_range=0.3,
-                max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id,
-            )  # fmt: skip
+                vocab_size=len(tokenizer),
+                dim=32,
+                n_layers=2,
+                n_heads=4,
+                hidden_dim=64,
+                initializer_range=0.3,
+                max_position_embeddings=64,
+                pad_token_id=tokenizer.pad_token_id,
+            )
         ),
         "albert": lambda: t.AlbertForMaskedLM(t.AlbertConfig(**shape, embedding_size=16)),
         "electra": lambda: t.ElectraForMaskedLM(t.ElectraConfig(**shape, embedding_size=16)),
