@@ -224,7 +224,10 @@ def _model(kind: str, tokenizer: Any) -> Any:
     shape = _shape(tokenizer)
     behind_padding = {**shape, "max_position_embeddings": 66, "type_vocab_size": 1}
     frame = {"bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
-    relative = {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
+    relative = {
+        "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    }  # fmt: skip
     made = {
         "roberta": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**behind_padding)),
         "xlm_roberta": lambda: t.XLMRobertaForMaskedLM(t.XLMRobertaConfig(**behind_padding)),
