@@ -56,13 +56,14 @@ def ad_hoc_task(
         DataError: the head of a file cannot be read.
     """
     wanted = _wanted_fields(text_column, fields or {})
+    shown = f"--rows {rows}" if head is None else str(rows)
     seen = _head("--rows", rows) if head is None else list(head)
-    _check_columns("--rows", rows, wanted, label_column, _columns(seen))
+    _check_columns(shown, wanted, label_column, _columns(seen))
     if train_rows is not None:
         of_train = _head("--train-rows", train_rows)
-        _check_columns("--train-rows", train_rows, wanted, label_column, _columns(of_train))
+        _check_columns(f"--train-rows {train_rows}", wanted, label_column, _columns(of_train))
         seen += of_train
-    chosen = {field: column for field, (_, column) in wanted.items()} or _all_fields(rows, seen, label_column)
+    chosen = {field: column for field, (_, column) in wanted.items()} or _all_fields(shown, seen, label_column)
     files = {"test": str(rows), **({} if train_rows is None else {"train": str(train_rows)})}
     source: dict[str, Any] = {"files": files, "fields": chosen}
     if label_column is not None:
@@ -121,18 +122,18 @@ def _columns(head: Sequence[tuple[str, RawRow]]) -> list[str]:
 
 
 def _check_columns(
-    flag: str, path: str | Path, wanted: Mapping[str, tuple[str, str]], label_column: str | None, columns: list[str]
+    shown: str, wanted: Mapping[str, tuple[str, str]], label_column: str | None, columns: list[str]
 ) -> None:
-    """Refuse what names a column that the file has not."""
+    """Refuse what names a column that the rows have not."""
     asked = list(wanted.values())
     if label_column is not None:
         asked.append((f"--label-column {label_column}", label_column))
     for by, column in asked:
         if column not in columns:
-            raise UsageError(missing_column(f"{by}: in {flag} {path} the", column, columns))
+            raise UsageError(missing_column(f"{by}: in {shown} the", column, columns))
 
 
-def _all_fields(path: str | Path, head: Sequence[tuple[str, RawRow]], label_column: str | None) -> dict[str, str]:
+def _all_fields(shown: str, head: Sequence[tuple[str, RawRow]], label_column: str | None) -> dict[str, str]:
     """Every column that each of the first rows can fill, as the field of its name."""
     columns = _columns(head)
     fields = {
@@ -142,7 +143,7 @@ def _all_fields(path: str | Path, head: Sequence[tuple[str, RawRow]], label_colu
     }
     if not fields:
         raise UsageError(
-            f"--rows {path}: no column has a name that a template can use ({', '.join(columns[:20])}): name the column "
+            f"{shown}: no column has a name that a template can use ({', '.join(columns[:20])}): name the column "
             "of the text with --text-column, or each field with --field NAME=COLUMN."
         )
     return fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def predict(
     template: Any,
     verbalizer: Any,
     *,
-    model: str = "mini",
+    model: str | Path = "mini",
     calibration: str = "none",
     **options: Any,
 ) -> pandas.DataFrame:
@@ -203,8 +204,11 @@ def predict(
     for name in options:
         if name not in known:
             raise UsageError(f"argument '{name}' is unknown.{did_you_mean(name, known)} Known: {', '.join(known)}.")
-    templates = template if isinstance(template, list | tuple) else [template]
-    asked = Labelling(templates, verbalizer, model=model, calibration=calibration, **options)
+    if "include" in options:
+        options["include"] = _several(options["include"])
+    asked = Labelling(
+        _several(template), _plain(verbalizer), model=str(_plain(model)), calibration=calibration, **options
+    )
     pairs, shown = _as_pairs(rows)
     return pandas.DataFrame(list(label_rows(pairs, asked, shown=shown)))
 
@@ -216,7 +220,7 @@ def rescore(
     calibrations: Any = (),
     metrics: Any = (),
     ensembles: Any = None,
-    include: Sequence[str] = (),
+    include: Any = (),
 ) -> Run:
     """Decide a stored run by more rules; needs no model, unless words are new and its states were stored.
 
@@ -232,7 +236,7 @@ def rescore(
             calibrations=_several(calibrations),
             metrics=_several(metrics),
             ensembles=ensembles,
-            include=include,
+            include=_several(include),
         )
     )
 
@@ -279,7 +283,12 @@ def load_run(path: str | Path) -> Run:
 
 
 def _several(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+    """One value or several as a list, paths as texts."""
+    return [_plain(one) for one in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _folder(run: Run | str | Path) -> Path:

@@ -15,22 +15,27 @@ _FREE = ("name", "output_path", "device", "batch_size", "no_text", "data", "stor
 _SHOWN_CHARACTERS = 60
 
 
-def claim(folder: Path, spec: RunSpec, *, amend: bool) -> None:
-    """Store what a run was asked for, before anything is scored.
+def refuse_another(folder: Path, spec: RunSpec) -> None:
+    """Refuse a named run whose folder holds another one.
 
     Raises:
-        UsageError: the folder holds a run that was asked for otherwise, and it may not be changed.
+        UsageError: every key that differs, with both values.
+    """
+    differences = _differences(_stored(folder / FILE), spec.model_dump(mode="json"))
+    if spec.name is not None and differences:
+        raise UsageError(
+            f"--name {spec.name}: {folder} holds another run: {'; '.join(differences)}. Give another --name, "
+            "or --amend to change that run."
+        )
+
+
+def claim(folder: Path, spec: RunSpec) -> None:
+    """Store what a run was asked for, before anything is scored and after everything that it can be refused for.
+
+    Raises:
         StoreError: the folder cannot be written.
     """
-    wanted = spec.model_dump(mode="json")
-    if spec.name is not None and not amend:
-        differences = _differences(_stored(folder / FILE), wanted)
-        if differences:
-            raise UsageError(
-                f"--name {spec.name}: {folder} holds another run: {'; '.join(differences)}. Give another --name, "
-                "or --amend to change that run."
-            )
-    write_json(folder / FILE, {"schema_version": SCHEMA_VERSION, "spec": wanted})
+    write_json(folder / FILE, {"schema_version": SCHEMA_VERSION, "spec": spec.model_dump(mode="json")})
 
 
 def _stored(path: Path) -> dict[str, Any]:

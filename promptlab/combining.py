@@ -50,9 +50,7 @@ class Ensemble:
         self._sums[is_scored] += np.exp(decision.log_probabilities[is_scored])
         self._masses[is_scored] += np.exp(decision.log_mass[is_scored])
         self._counts += is_scored
-        cut = decision.rows.num_truncated
-        before = self._rows.num_truncated if self._rows is not None else cut
-        self._rows = replace(decision.rows, num_truncated=np.maximum(before, cut))
+        self._rows = _joined(self._rows or decision.rows, decision.rows)
         self._num_prompts.append(decision.result.num_calibration_prompts)
 
     def finish(self, *, seed: int, metrics: Sequence[str]) -> Decision | None:
@@ -67,6 +65,12 @@ class Ensemble:
         decision = conclude(self.cell, self._rows, log_probabilities, log_mass, seed=seed, metrics=metrics)
         result = replace(decision.result, num_calibration_prompts=sum(self._num_prompts))
         return replace(decision, result=result)
+
+
+def _joined(before: PromptRows, rows: PromptRows) -> PromptRows:
+    """Rows of which the most is cut that a member cut, with a reason only where no member can be scored."""
+    lost = {number: reason for number, reason in before.reasons.items() if number in rows.reasons}
+    return replace(rows, num_truncated=np.maximum(before.num_truncated, rows.num_truncated), reasons=lost)
 
 
 @dataclass(slots=True, eq=False)

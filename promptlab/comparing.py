@@ -121,9 +121,8 @@ def _choose(
         known = list(dict.fromkeys(getattr(cell, axis) for cell in cells))
         for name in names:
             if not any(_is_named(value, name) for value in known):
-                raise UsageError(
-                    f"run '{run.name}' has no {axis} '{name}'.{did_you_mean(name, known)} It has: {', '.join(known)}."
-                )
+                hint = did_you_mean(name, [*known, *(value.rpartition("/")[2] for value in known)])
+                raise UsageError(f"run '{run.name}' has no {axis} '{name}'.{hint} It has: {', '.join(known)}.")
         cells = [cell for cell in cells if any(_is_named(getattr(cell, axis), name) for name in names)]
     return cells
 

@@ -1,6 +1,7 @@
 """Whole files or none: bytes, JSON, tables and events, written so that a reader never sees half of one.
 
-Every write goes to a temporary file, is synced and renamed. Nothing is pickled, and nothing stored is NaN.
+Every write goes to a temporary file, is synced and renamed. Nothing is pickled, and nothing stored is NaN. Tables carry
+checksums, so that a damaged one is refused instead of read as other numbers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -113,8 +115,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> tuple[pyarrow.Ta
 
     try:
         with path.open("rb") as stream:
-            table = parquet.ParquetFile(stream).read(columns=columns)
-        metadata = json.loads((table.schema.metadata or {})[b"promptlab"])
+            table = parquet.ParquetFile(stream, page_checksum_verification=True).read(columns=columns)
+        metadata = _unsealed(table.schema.metadata or {})
     except (OSError, KeyError, ValueError, pa.ArrowException):
         raise StoreError(f"{path}: is broken. Delete it and run the same command again to score it anew.") from None
     if metadata.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
@@ -164,9 +166,8 @@ def _write_batches(stream: IO[bytes], schema: Any, batches: Iterable[Any], metad
     import pyarrow as pa
     from pyarrow import parquet
 
-    kept = schema.with_metadata({"promptlab": json.dumps(dict(metadata), sort_keys=True)})
-    waiting: list[Any] = []
-    with parquet.ParquetWriter(stream, kept, compression="zstd") as writer:
+    kept, waiting = schema.with_metadata(_sealed(metadata)), list[Any]()
+    with parquet.ParquetWriter(stream, kept, compression="zstd", write_page_checksum=True) as writer:
         for batch in batches:
             waiting.append(batch)
             if sum(len(one) for one in waiting) >= ROW_GROUP:
@@ -174,6 +175,21 @@ def _write_batches(stream: IO[bytes], schema: Any, batches: Iterable[Any], metad
                 waiting = []
         if waiting:
             writer.write_table(pa.Table.from_batches(waiting))
+
+
+def _sealed(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as a parquet schema holds it, with its checksum: those of pages do not cover the schema."""
+    text = json.dumps(dict(metadata), sort_keys=True)
+    return {"promptlab": text, "promptlab_crc32": str(zlib.crc32(text.encode("utf-8")))}
+
+
+def _unsealed(stored: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """The metadata of a schema; KeyError or ValueError where it is none of ours or damaged."""
+    text = stored[b"promptlab"]
+    if int(stored.get(b"promptlab_crc32", zlib.crc32(text))) != zlib.crc32(text):
+        raise ValueError("the checksum does not fit")
+    metadata: dict[str, Any] = json.loads(text)
+    return metadata
 
 
 def _line(value: Any) -> str:

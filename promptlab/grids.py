@@ -15,7 +15,7 @@ from typing import Any
 from promptlab.ad_hoc import ad_hoc_task
 from promptlab.calibration import find_calibration
 from promptlab.calibration_prompts import ALWAYS, FROM_TRAIN, NAMES, TrainRows, draw_train_rows
-from promptlab.errors import DataError, FileFault, LabelWordError, TemplateError, UsageError
+from promptlab.errors import DataError, FileFault, LabelWordError, TemplateError, UsageError, did_you_mean
 from promptlab.library import LibraryFile, list_files, shown_path
 from promptlab.metrics import check_metric
 from promptlab.registry import CALIBRATIONS
@@ -166,6 +166,23 @@ def require_some(task: Task, templates: Sequence[Any], verbalizers: Sequence[Any
             raise UsageError(f"no {kind} that was asked for applies to task '{task.name}' ({of_family}{wanted}).{hint}")
 
 
+def check_metrics(metrics: Sequence[str], tasks: Sequence[Task]) -> None:
+    """Refuse a metric that none of the tasks can have.
+
+    Raises:
+        UsageError: its name is unknown, or it is of a label that no task has.
+    """
+    for metric in metrics:
+        faults = []
+        for task in tasks:
+            try:
+                check_metric(metric, task.labels)
+            except UsageError as error:
+                faults.append(str(error))
+        if len(faults) == len(tasks):
+            raise UsageError(f"--metrics: {faults[0]}")
+
+
 def _train_rows(spec: RunSpec, task: Task, scored: RowSet) -> TrainRows:
     """What calibrations may look at of a task's train split; none where that is the split that is scored."""
     if spec.rows is not None and spec.train_rows is None:
@@ -217,7 +234,7 @@ def _own_task(spec: RunSpec) -> Task:
         fields=spec.fields,
         label_column=spec.label_column,
         label_values=spec.label_values,
-        labels=spec.labels or _common_labels(fitting, family),
+        labels=spec.labels or _common_labels(fitting, family, spec.include),
         family=family,
     )
 
@@ -237,14 +254,20 @@ def _common_family(templates: Sequence[Template], verbalizers: Sequence[Verbaliz
     return next(iter(families), "")
 
 
-def _common_labels(verbalizers: Sequence[Verbalizer], family: str) -> tuple[str, ...]:
+def _common_labels(verbalizers: Sequence[Verbalizer], family: str, include: Sequence[str]) -> tuple[str, ...]:
     """The labels that all verbalizers share, in the order of the first."""
-    sets = {frozenset(one.labels): tuple(one.labels) for one in reversed(verbalizers)}
+    sets: dict[frozenset[str], tuple[str, ...]] = {}
+    for one in verbalizers:
+        sets.setdefault(frozenset(one.labels), tuple(one.labels))
     if len(sets) == 1:
         return next(iter(sets.values()))
     if not sets:
-        raise UsageError(f"--rows: no verbalizer is of the family '{family}': write one as label=word,label=word.")
-    shown = "; ".join(", ".join(labels) for labels in reversed(sets.values()))
+        known = sorted({str(file.family) for file in list_files("verbalizer", include).values()})
+        raise UsageError(
+            f"--rows: no verbalizer is of the family '{family}'.{did_you_mean(family, known)} Name another --family "
+            f"({', '.join(known)}), or write a verbalizer as label=word,label=word."
+        )
+    shown = "; ".join(", ".join(labels) for labels in sets.values())
     raise UsageError(
         f"--rows: the verbalizers have several sets of labels ({shown}): name one set by --labels, or the verbalizers."
     )
@@ -271,15 +294,7 @@ def _check_metrics(spec: RunSpec, tasks: Sequence[Task]) -> None:
                 check_metric(metric, task.labels)
             except UsageError as error:
                 raise FileFault(f"{shown_path(Path(task.path))} metrics: {error}") from None
-    for metric in spec.metrics:
-        faults = []
-        for task in tasks:
-            try:
-                check_metric(metric, task.labels)
-            except UsageError as error:
-                faults.append(str(error))
-        if len(faults) == len(tasks):
-            raise UsageError(f"--metrics: {faults[0]}")
+    check_metrics(spec.metrics, tasks)
 
 
 def _explain_template(template: CompiledTemplate, tasks: Sequence[Task]) -> None:

@@ -16,7 +16,7 @@ from promptlab.baselines import find_baselines
 from promptlab.batching import BatchSize
 from promptlab.blocks import BlockStore
 from promptlab.calibration import ROWS, find_calibration
-from promptlab.claiming import claim
+from promptlab.claiming import claim, refuse_another
 from promptlab.deciding import Cell, word_fault
 from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, UsageError
@@ -134,8 +134,9 @@ def execute(
     progress = progress or Silence()
     plan = plan_run(spec)
     store = RunStore(Path(spec.output_path).expanduser() / plan.name)
+    if not amend:
+        refuse_another(store.folder, spec)
     store.prepare()
-    claim(store.folder, spec, amend=amend)
     store.event("started", command=command)
     for reason in plan.loaded.failures.values():
         progress.say(f"left out: {reason}")
@@ -143,8 +144,10 @@ def execute(
     results, agreements = list[Result](), list[Agreement]()
     for model in plan.models:
         prepared = _prepare_model(spec, plan.grid, model, store)
+        claim(store.folder, spec)
         has_scored = _score_model(spec, model, prepared, store, progress, done)
         facts.append(find_model_facts(model.backend, store, has_scored=has_scored))
+        model.backend.release()
         blocks = [_stored(block) for block in prepared]
         found = evaluate(store, blocks, model.ensembles, seed=spec.seed, metrics=spec.metrics)
         results += found.results

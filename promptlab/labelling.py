@@ -81,12 +81,12 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
         raise DataError(f"{shown}: has no rows.")
     verbalizer = only(load_verbalizers([asked.verbalizer], include=asked.include), "verbalizer", str(asked.verbalizer))
     templates = [compile_template(one) for one in load_templates(asked.templates, include=asked.include)]
-    fields = as_pairs(asked.fields)
+    fields = _fields(asked.fields)
     labels = tuple(verbalizer.labels)
     task = ad_hoc_task(shown, labels=labels, text_column=asked.text_column, fields=fields, head=head)
     for template in templates:
         _check_fields(template, task.fields, shown)
-    _check_columns(head, labels, asked.prefix, shown)
+    _check_columns([row for _, row in head], _columns(Predicted(None, {}, None, None), labels, asked.prefix), shown)
     backend: Backend = BACKENDS.get("mlm")(asked.model, revision=asked.revision, device=asked.device, dtype=asked.dtype)
     predictor = Predictor(
         backend=backend,
@@ -106,7 +106,18 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
             yield example
 
     for predicted in predictor.predict(examples()):
-        yield {**waiting.popleft(), **_columns(predicted, labels, asked.prefix)}
+        raw, new = waiting.popleft(), _columns(predicted, labels, asked.prefix)
+        _check_columns([raw], new, shown)
+        yield {**raw, **new}
+
+
+def _fields(pairs: Any) -> dict[str, str] | None:
+    """Field to column."""
+    try:
+        found: dict[str, str] | None = as_pairs(pairs)
+    except ValueError as error:
+        raise UsageError(f"--field: {error}.") from None
+    return found
 
 
 def _check_fields(template: CompiledTemplate, fields: Sequence[str], shown: str) -> None:
@@ -130,11 +141,11 @@ def _columns(predicted: Predicted, labels: Sequence[str], prefix: str) -> dict[s
     return {f"{prefix}{name}": value for name, value in values.items()}
 
 
-def _check_columns(
-    head: Sequence[tuple[str, Mapping[str, Any]]], labels: Sequence[str], prefix: str, shown: str
-) -> None:
-    """Refuse to write over a column that the rows have."""
-    new = _columns(Predicted(None, {}, None, None), labels, prefix)
-    taken = sorted({column for _, row in head for column in row} & set(new))
-    if taken:
-        raise UsageError(f"{shown}: has a column '{taken[0]}' already: name the new columns otherwise with --prefix.")
+def _check_columns(rows: Iterable[Mapping[str, Any]], new: Mapping[str, Any], shown: str) -> None:
+    """Refuse to write over a column that a row has."""
+    for row in rows:
+        taken = sorted(new.keys() & row.keys())
+        if taken:
+            raise UsageError(
+                f"{shown}: has a column '{taken[0]}' already: name the new columns otherwise with --prefix."
+            )

@@ -96,18 +96,20 @@ def plan_ensembles(ensembles: Mapping[str, Sequence[str]], cells: Sequence[Cell]
         cells: the cells that were asked for, of all tasks.
 
     Raises:
-        UsageError: an ensemble that has no two templates in any task.
+        UsageError: a selector that names no template of the run, or an ensemble that has no two in any task.
     """
     found: list[Cell] = []
+    known = list(dict.fromkeys(cell.template for cell in cells))
     for name, selectors in ensembles.items():
+        for selector in selectors:
+            if not any(_is_member(cell, selector) for cell in cells):
+                raise UsageError(_no_member(name, selector, known))
         members = [cell for cell in cells if any(_is_member(cell, selector) for selector in selectors)]
         made = _ensembles(name, members)
         if not made:
-            known = list(dict.fromkeys(cell.template for cell in cells))
-            hint = next((text for one in selectors if (text := did_you_mean(one, known))), "")
             raise UsageError(
                 f"--ensemble {name}: needs two templates of the run at least, {'|'.join(selectors)} gives "
-                f"{len({cell.template for cell in members})}.{hint} It has: {', '.join(known)}."
+                f"{len({cell.template for cell in members})}. It has: {', '.join(known)}."
             )
         found += made
     return found
@@ -242,6 +244,16 @@ def _is_member(cell: Cell, selector: str) -> bool:
     if is_glob(selector):
         return "instructive" in cell.template_tags and fnmatch.fnmatchcase(cell.template, selector)
     return selector in (cell.template, cell.template.rpartition("/")[2])
+
+
+def _no_member(name: str, selector: str, known: Sequence[str]) -> str:
+    """Why a selector of an ensemble names nothing of the run."""
+    if is_glob(selector):
+        return (
+            f"--ensemble {name}: no instructive template of the run matches '{selector}'. It has: {', '.join(known)}."
+        )
+    hint = did_you_mean(selector, [*known, *(template.rpartition("/")[2] for template in known)])
+    return f"--ensemble {name}: '{selector}' is no template of the run.{hint} It has: {', '.join(known)}."
 
 
 def _ensembles(name: str, cells: Sequence[Cell]) -> list[Cell]:

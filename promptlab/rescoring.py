@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from promptlab.calibration import ROWS, find_calibration
-from promptlab.deciding import Cell
-from promptlab.errors import StoreError, UsageError
+from promptlab.deciding import Cell, word_fault
+from promptlab.errors import LabelWordError, StoreError, UsageError
 from promptlab.evaluation import StoredBlock, evaluate
-from promptlab.grids import is_glob, select_calibrations, verbalizes
+from promptlab.grids import check_metrics, is_glob, select_calibrations, verbalizes
 from promptlab.new_words import add_words
 from promptlab.planning import cell_id, first_of_each, plan_digest, plan_ensembles
 from promptlab.provenance import Cost, describe_verbalizers, make_timings
@@ -76,8 +76,10 @@ def rescore(
         tuple(dict.fromkeys([*old.metrics, *metrics])),
         {**old.ensembles, **spec.ensembles},
     )
-    named = [name for name in calibrations if not is_glob(name)]
-    done = _decide(run, rule, named=named, new=found)
+    _refuse_other_words(run, old.verbalizers, found)
+    named = frozenset(str(name) for name in calibrations if not is_glob(name))
+    chosen = load_verbalizers([one for one in verbalizers if not is_glob(one)], include=include)
+    done = _decide(run, rule, named=named | {one.name for one in chosen}, new=found)
     manifest = _amended(run, rule, done, added={"verbalizers": list(verbalizers)}, command=command)
     cost = Cost(seconds={"total": time.perf_counter() - started})
     results = replace(
@@ -128,11 +130,12 @@ def _verbalizer(name: str, stored: Mapping[str, Any]) -> Verbalizer:
     )
 
 
-def _decide(run: RunResults, rule: _Rule, *, named: Sequence[str], new: Sequence[Verbalizer]) -> _Decided:
-    """Every cell of every model under the amended rules."""
+def _decide(run: RunResults, rule: _Rule, *, named: frozenset[str], new: Sequence[Verbalizer]) -> _Decided:
+    """Every cell of every model under the amended rules; what is named and not found by a glob must work."""
     manifest, store = run.manifest, RunStore(run.folder)
     tasks = {name: _task(name, item["spec"]) for name, item in manifest["tasks"].items()}
     _refuse_verbalizers(new, tasks.values())
+    check_metrics(rule.metrics, list(tasks.values()))
     for name in rule.calibrations:
         _refuse_calibration(run, name, is_named=name in named)
     decided = _Decided([], [], [], [])
@@ -140,6 +143,7 @@ def _decide(run: RunResults, rule: _Rule, *, named: Sequence[str], new: Sequence
         entries = [entry for entry in manifest["blocks"] if entry["model"] == model]
         blocks = [block for entry in entries if (block := _block(manifest, entry, tasks[entry["task"]], rule))]
         add_words(run, store, model, blocks)
+        _refuse_words(store, blocks, [one for one in new if one.name in named])
         asked = [cell for block in blocks if not block.is_baseline for cell in block.cells]
         ensembles = plan_ensembles(rule.ensembles, asked)
         found = evaluate(store, blocks, ensembles, seed=manifest["seed"], metrics=rule.metrics)
@@ -202,6 +206,29 @@ def _refuse_verbalizers(new: Sequence[Verbalizer], tasks: Iterable[Task]) -> Non
                 f"verbalizer '{verbalizer.name}' has the labels {', '.join(verbalizer.labels)}, which no task of the "
                 f"run has ({shown})."
             )
+
+
+def _refuse_other_words(run: RunResults, old: Sequence[Verbalizer], new: Sequence[Verbalizer]) -> None:
+    """Refuse a verbalizer that has the name of another one of the run."""
+    hashes = {one.name: one.hash for one in old}
+    for one in new:
+        if hashes.get(one.name, one.hash) != one.hash:
+            raise UsageError(
+                f"verbalizer '{one.name}' has other words, weights or pool than in run '{run.name}': give it another "
+                "name."
+            )
+
+
+def _refuse_words(store: RunStore, blocks: Sequence[StoredBlock], named: Sequence[Verbalizer]) -> None:
+    """Refuse a verbalizer that was asked for by name and works with none of the templates."""
+    for verbalizer in named:
+        faults = []
+        for block in blocks:
+            if not block.is_baseline and any(cell.verbalizer.name == verbalizer.name for cell in block.cells):
+                words = store.block(block.block_id).read_rows(block.names[ROWS])[1]["words"]
+                faults.append(word_fault(words, verbalizer, block.shown))
+        if faults and all(faults):
+            raise LabelWordError(str(faults[0]))
 
 
 def _refuse_calibration(run: RunResults, name: str, *, is_named: bool) -> None:

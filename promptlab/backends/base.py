@@ -100,6 +100,9 @@ class Backend(abc.ABC):
         """
         raise ModelError(f"model '{self.scorer.model}': its backend keeps no states at masks.")
 
+    def release(self) -> None:  # noqa: B027  # a backend may have nothing to let go
+        """Let the weights go; they are loaded again where somebody asks for scores again."""
+
     @abc.abstractmethod
     def facts(self) -> dict[str, Any]:
         """What effectively runs, for the manifest: attention path, head path, parameters, threads."""

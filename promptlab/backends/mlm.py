@@ -155,6 +155,21 @@ class MaskedBackend(Backend):
         added = np.zeros(len(rows), np.float32) if bias is None else bias.detach()[token_ids].float().cpu().numpy()
         return rows, added
 
+    def release(self) -> None:
+        """Let the weights go, and give their memory back to the system."""
+        import gc
+
+        import torch
+
+        if self.__dict__.pop("_model", None) is None:
+            return
+        self.__dict__.pop("_decoder", None)
+        self._head_path = "not loaded"
+        gc.collect()
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        _trim_heap()
+
     def facts(self) -> dict[str, Any]:
         """What effectively runs; the weights are loaded for it."""
         import torch
@@ -174,10 +189,11 @@ class MaskedBackend(Backend):
     @functools.cached_property
     def _model(self) -> Any:
         model = load_model(self._checkpoint, self._dtype).to(self._device)
-        if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
+        num_rows = len(model.get_input_embeddings().weight)
+        if len(self.tokenizer) > num_rows:
             raise ModelError(
                 f"model '{self._checkpoint.name}': its tokenizer has {len(self.tokenizer)} tokens and its embeddings "
-                f"{model.get_input_embeddings().num_embeddings} rows: they do not belong together."
+                f"{num_rows} rows: they do not belong together."
             )
         self._kept = threading.local()
         self._accepts_segment_ids = int(getattr(model.config, "type_vocab_size", 0) or 0) >= 2
@@ -227,10 +243,12 @@ class MaskedBackend(Backend):
         decoder.register_forward_pre_hook(self._keep_states)
         inputs = {"input_ids": torch.arange(6, device=self._device).reshape(1, 6) % model.config.vocab_size}
         self._kept.rows = tuple(torch.tensor([index], device=self._device) for index in (0, 2))
-        self._kept.wants_states = True
+        self._kept.wants_states, self._kept.states = True, None
         try:
             with torch.inference_mode():
                 logits, states = model(**inputs).logits[0], self._kept.states
+                if states is None:  # the head multiplies by the decoder's weight without calling it
+                    return None
                 product = torch.nn.functional.linear(states, decoder.weight, decoder.bias)
         finally:
             self._kept.rows, self._kept.wants_states = None, False
@@ -276,6 +294,14 @@ class MaskedBackend(Backend):
             segment_ids[row, : len(prompt)] = prompt.segment_ids
         inputs = {"input_ids": ids, "attention_mask": attention}
         return inputs | {"token_type_ids": segment_ids} if self._accepts_segment_ids else inputs
+
+
+def _trim_heap() -> None:
+    """Ask the C library to give back what is free; some keep it for themselves otherwise."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _float(logits: Any) -> Float[torch.Tensor, "mask vocabulary"]:

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from promptlab.cli.console import check_form, split_pairs
-from promptlab.errors import UsageError
+from promptlab.errors import DataError, UsageError
 
 FORMS = ("csv", "jsonl")
 
@@ -55,7 +55,7 @@ def predict(
     """Label new rows."""
     from promptlab.labelling import STDIN, Labelling, label_rows, open_rows
 
-    form = _form(output, output_path, rows)
+    form = _form(output, output_path, f"-.{input_format}" if rows == STDIN and input_format else rows)
     asked = Labelling(
         templates=template,
         verbalizer=verbalizer,
@@ -113,15 +113,30 @@ def _written(rows: Iterator[dict[str, Any]], stream: IO[str], form: str) -> Iter
     import json
 
     writer: Any = None
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         if form == "jsonl":
-            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            plain = {name: None if value != value else value for name, value in row.items()}
+            stream.write(json.dumps(plain, ensure_ascii=False, default=str) + "\n")
         else:
             if writer is None:
                 writer = csv.DictWriter(stream, list(row), lineterminator="\n")
                 writer.writeheader()
+            _refuse_new_columns(row, writer.fieldnames, number)
             writer.writerow({name: _cell(value) for name, value in row.items()})
         yield row
+
+
+def _refuse_new_columns(row: dict[str, Any], columns: list[str], number: int) -> None:
+    """A table has the columns of its first row.
+
+    Raises:
+        DataError: the row has another one.
+    """
+    new = [name for name in row if name not in columns]
+    if new:
+        raise DataError(
+            f"row {number} has a column '{new[0]}' that the first row has not: write --output jsonl, which takes any."
+        )
 
 
 def _cell(value: Any) -> Any:

@@ -111,15 +111,20 @@ def load_verbalizers(selectors: Sequence[Any], *, include: Sequence[str] = ()) -
     A text that ends in `@` and a pool, such as `sentiment/*@max`, takes that pool instead of the file's own.
     """
     loaded: dict[str, Verbalizer] = {}
+    faults: list[str] = []
     for selector in selectors:
         plain, pool = split_pool(selector)
-        found = _load([plain], include)
+        try:
+            found = _load([plain], include)
+        except FileFault as fault:
+            faults += fault.faults
+            continue
         for one in found if pool is None else (pooled_by(one, pool) for one in found):
             known = loaded.setdefault(one.name, one)
             if known.hash != one.hash:
-                raise FileFault(
-                    f"two different verbalizers are called '{one.name}': rename {known.path} or {one.path}."
-                )
+                faults.append(f"two different verbalizers are called '{one.name}': rename {known.path} or {one.path}.")
+    if faults:
+        raise FileFault(list(dict.fromkeys(faults)))
     return list(loaded.values())
 
 

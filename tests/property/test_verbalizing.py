@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlab.specs.verbalizer import Pool
-from promptlab.verbalizing import label_probabilities, pool
+from promptlab.specs.verbalizer import Pool, Verbalizer
+from promptlab.verbalizing import label_probabilities, log_mass, pool, pool_labels
 
 checked = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 log_probs = st.floats(-60, 0, allow_nan=False)
 weights = st.floats(0.01, 100)
 words = st.lists(st.tuples(log_probs, weights), min_size=1, max_size=5)
 rules = st.sampled_from(["mean_logprob", "sum_prob", "max"])
+labelled = st.lists(words, min_size=2, max_size=4)
 
 
 def pooled(pairs: list[tuple[float, float]], rule: Pool) -> float:
@@ -60,3 +62,30 @@ def test_label_probabilities_are_a_softmax(scores: list[list[float]], shift: flo
     found = label_probabilities(np.array(scores))
     assert np.allclose(1, found.sum(axis=1))
     assert np.allclose(found, label_probabilities(np.array(scores) + shift))
+
+
+@checked
+@given(labels=labelled, rule=rules, turn=st.randoms(use_true_random=False))
+def test_labels_are_pooled_from_their_own_words(
+    labels: list[list[tuple[float, float]]], rule: Pool, turn: random.Random
+) -> None:
+    """Whatever the labels' words and the order in which labels are asked for, each has the pool of its own words."""
+    named = {f"l{number}": {f"w{number}.{place}": weight for place, (_, weight) in enumerate(pairs)}
+             for number, pairs in enumerate(labels)}  # fmt: skip
+    verbalizer = Verbalizer.from_labels(named, pool=rule, name="words")
+    scores = np.array([[score for pairs in labels for score, _ in pairs]])
+    order = turn.sample(list(named), len(named))
+    found = pool_labels(scores, verbalizer, tuple(order))[0]
+    expected = [pooled(labels[int(label[1:])], rule) for label in order]
+    assert np.allclose(expected, found, atol=1e-9)
+
+
+@checked
+@given(scores=st.lists(log_probs, min_size=4, max_size=4), tokens=st.lists(st.integers(0, 3), min_size=4, max_size=4))
+def test_mass_is_a_sum_over_distinct_tokens(scores: list[float], tokens: list[int]) -> None:
+    """Words that are one token have one score, which counts once."""
+    verbalizer = Verbalizer.from_labels({"a": ["w0", "w1"], "b": ["w2", "w3"]}, name="words")
+    word_ids = dict(zip(verbalizer.words, tokens, strict=True))
+    by_token = [[scores[token] for token in tokens]]
+    expected = math.log(math.fsum(math.exp(scores[token]) for token in set(tokens)))
+    assert math.isclose(expected, log_mass(np.array(by_token), word_ids, verbalizer)[0], abs_tol=1e-9)

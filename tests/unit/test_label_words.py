@@ -8,10 +8,10 @@ import pytest
 
 from promptlab.encoding import PLACEHOLDER, Encoder
 from promptlab.errors import LabelWordError
-from promptlab.label_words import Context, find_word_ids, require, slot_contexts
+from promptlab.label_words import Context, find_word_ids, slot_contexts
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.types import Prompt
-from promptlab.verbalizing import check_collisions
+from promptlab.verbalizing import check_collisions, require_words
 from tests.oracles import MASK, SEP, field, prompt, word_id
 from tests.tiny_models import TOKENIZER_KINDS
 
@@ -131,7 +131,7 @@ def test_uncased_words_collide(tokenizers: dict[str, Any]) -> None:
     verbalizer = Verbalizer.from_labels({"a": "Yes", "b": "yes"}, name="pair")
     for kind, collides in (("bert", True), ("bert_cased", False)):
         found = find_word_ids(encoder_of(tokenizers[kind]), verbalizer.words, slot_contexts(PROMPTS["after a blank"]))
-        ids = require(found, verbalizer.words, where="here")
+        ids = require_words(found, verbalizer.words, where="here")
         if collides:
             with pytest.raises(LabelWordError, match="'Yes' of label 'a' and 'yes' of label 'b' are the same token"):
                 check_collisions(verbalizer, ids)
@@ -144,8 +144,8 @@ def test_every_refused_word_is_named_with_its_place(tokenizers: dict[str, Any]) 
     words = ["great", "goodness", "badness"]
     found = find_word_ids(encoder_of(tokenizers["bert"]), words, slot_contexts(PROMPTS["after a blank"]))
     with pytest.raises(LabelWordError) as caught:
-        require(found, words, where="v.yaml with t.jinja")
+        require_words(found, words, where="v.yaml with t.jinja")
     lines = str(caught.value).splitlines()
     starts = [f"v.yaml with t.jinja: label word '{word}' splits into" for word in words[1:]]
     assert [True, True] == [line.startswith(start) for line, start in zip(lines, starts, strict=True)]
-    assert {"great": found["great"]} == require(found, ["great"], where="v.yaml with t.jinja")
+    assert {"great": found["great"]} == require_words(found, ["great"], where="v.yaml with t.jinja")

@@ -1,10 +1,14 @@
-"""Masked backend: log-probabilities at masks, equal to what plain transformers gives for one prompt at a time."""
+"""Masked backend: log-probabilities at masks, equal to what plain transformers gives for one prompt at a time.
+
+States at masks, where they are asked for, give the same numbers with the rows of the decoder, or are refused.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from promptlab.backends.mlm import MaskedBackend
 from promptlab.errors import ModelError, UsageError
 from promptlab.types import EncodedPrompt, MaskScores, Prompt
 from tests.oracles import MASK, SEP, field, mask_log_probs, prompt
-from tests.tiny_models import KINDS
+from tests.tiny_models import KINDS, build_tokenizer
 
 TOLERANCE = 1e-5  # in log-probability, on the CPU in float32
 BFLOAT16_TOLERANCE = 0.5  # 8 bits of mantissa on logits of about 10; at most 0.13 was seen
@@ -28,6 +32,47 @@ PROMPTS = (
     prompt(field("no"), " ", MASK),
     prompt(MASK),
 )
+
+
+# Heads of other shapes: factorised embeddings, a wider output, weights that are used without a call, a bias of its own.
+OTHERS: dict[str, dict[str, Any]] = {
+    "albert": {"embedding_size": 16},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+    "electra": {"embedding_size": 16},
+    "esm": {},
+    "ibert": {},
+    "mobilebert": {"embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16},
+    "mpnet": {},
+    "rembert": {"input_embedding_size": 16, "output_embedding_size": 24},
+    "xlm-roberta": {},
+}
+WITHOUT_STATES = ("esm", "mobilebert")
+
+
+@pytest.fixture(scope="module")
+def varied(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of more architectures, whose parameters, biases too, are all drawn."""
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+
+    folders = {}
+    for kind in (*KINDS, *OTHERS):
+        torch.manual_seed(0)
+        tokenizer = build_tokenizer("bert") if kind in OTHERS else AutoTokenizer.from_pretrained(tiny[kind])
+        if kind in OTHERS:
+            shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+            more = {"intermediate_size": 64, "max_position_embeddings": 70, "pad_token_id": 0, **OTHERS[kind]}
+            model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(kind, **shape, **more)).eval()
+        else:
+            model = AutoModelForMaskedLM.from_pretrained(tiny[kind]).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        tokenizer.save_pretrained(folders[kind])
+        model.save_pretrained(folders[kind])
+    return folders
 
 
 def encode(backend: MaskedBackend, asked: Sequence[Prompt]) -> list[EncodedPrompt]:
@@ -125,6 +170,114 @@ def test_the_plain_head_gives_the_same(
     np.testing.assert_allclose(
         score(plain, PROMPTS).log_probs, score(backends[kind], PROMPTS).log_probs, atol=TOLERANCE
     )
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_architectures_equal_the_plain_forward(varied: dict[str, Path], kind: str) -> None:
+    """Heads of other shapes give in one batch what the plain forward gives for each prompt alone."""
+    from transformers import AutoModelForMaskedLM
+
+    backend, model = MaskedBackend(str(varied[kind]), device="cpu"), AutoModelForMaskedLM.from_pretrained(varied[kind])
+    expected = np.concatenate([mask_log_probs(model.eval(), backend.tokenizer, one) for one in PROMPTS])
+    tolerance = 1e-3 if kind == "mobilebert" else TOLERANCE  # it has no normalisation: its states are some thousands
+    np.testing.assert_allclose(score(backend, PROMPTS).log_probs, expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in (*KINDS, *OTHERS) if kind not in WITHOUT_STATES])
+def test_states_and_decoder_rows_give_the_scores(varied: dict[str, Path], kind: str) -> None:
+    """State @ row + bias - log_normalizer is the log-probability of every token, alone and in a batch, to 1e-5."""
+    backend = MaskedBackend(str(varied[kind]), device="cpu")
+    weight, bias = backend.decoder_rows(every_token(backend))
+    assert (len(backend.tokenizer),) == bias.shape
+    assert bias.any()
+    plain = score(backend, PROMPTS)
+    for batch in (PROMPTS, PROMPTS[:1], PROMPTS[3:5]):
+        found = backend.score(encode(backend, batch), every_token(backend), keep_states=True)
+        assert found.states is not None
+        assert (np.float32, np.float32, np.float32) == (found.states.dtype, weight.dtype, bias.dtype)
+        product = found.states @ weight.T + bias - found.log_normalizers[:, None]
+        np.testing.assert_allclose(product, found.log_probs, atol=TOLERANCE, rtol=0)
+        rows = [plain.keys.index(key) + mask for key, mask in zip(found.keys, found.masks, strict=True)]
+        np.testing.assert_allclose(product, plain.log_probs[rows], atol=TOLERANCE, rtol=0)
+    assert plain.states is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_change_no_score(backends: dict[str, MaskedBackend], kind: str) -> None:
+    """With and without them a batch has the same bytes, and a later batch without them has none."""
+    backend, encoded = backends[kind], encode(backends[kind], PROMPTS)
+    before = backend.score(encoded, every_token(backend))
+    kept = backend.score(encoded, every_token(backend), keep_states=True)
+    after = backend.score(encoded, every_token(backend))
+    assert before.log_probs.tobytes() == kept.log_probs.tobytes() == after.log_probs.tobytes()
+    assert (None, None) == (before.states, after.states)
+
+
+def test_decoder_rows_come_in_the_order_asked_for(backends: dict[str, MaskedBackend]) -> None:
+    """A few tokens have the rows that they have among all."""
+    backend = backends["bert"]
+    weight, bias = backend.decoder_rows(every_token(backend))
+    few, some = backend.decoder_rows(np.array([9, 5, 7]))
+    np.testing.assert_array_equal(weight[[9, 5, 7]], few)
+    np.testing.assert_array_equal(bias[[9, 5, 7]], some)
+
+
+def test_states_of_batches_side_by_side_are_apart(varied: dict[str, Path]) -> None:
+    """Batches that run in threads at the same time keep their own states."""
+    backend = MaskedBackend(str(varied["bert"]), device="cpu")
+    encoded = encode(backend, [prompt(field("great " * number), " It was ", MASK, ".") for number in range(1, 41)])
+    tokens = every_token(backend)
+    weight, bias = backend.decoder_rows(tokens)
+    with backend.session(), ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda one: backend.score([one], tokens, keep_states=True), encoded))
+    for one, scores in zip(encoded, found, strict=True):
+        assert (one.key,) == scores.keys
+        assert scores.states is not None
+        product = scores.states @ weight.T + bias - scores.log_normalizers[:, None]
+        np.testing.assert_allclose(product, scores.log_probs, atol=TOLERANCE, rtol=0)
+
+
+def refuse_states(backend: MaskedBackend) -> None:
+    """Both ways to states are refused in one sentence each, and plain scores are not."""
+    encoded, architecture = encode(backend, PROMPTS), backend.scorer.architecture
+    with pytest.raises(ModelError) as fault:
+        backend.score(encoded, np.array([5]), keep_states=True)
+    assert str(fault.value) == (
+        f"model '{backend.scorer.model}': the head of {architecture} is no plain product with the states at masks, so "
+        "--store-states cannot keep them."
+    )
+    with pytest.raises(ModelError) as fault:
+        backend.decoder_rows(np.array([5]))
+    assert str(fault.value) == f"model '{backend.scorer.model}': its backend keeps no states at masks."
+    assert backend.score(encoded, np.array([5])).states is None
+
+
+@pytest.mark.parametrize("kind", WITHOUT_STATES)
+def test_a_head_without_a_plain_decoder_is_refused_states(varied: dict[str, Path], kind: str) -> None:
+    """A head that adds its bias after the decoder, or uses the decoder's weight without calling it, keeps no states."""
+    refuse_states(MaskedBackend(str(varied[kind]), device="cpu"))
+
+
+def test_a_head_that_changes_the_logits_is_refused_states(
+    tiny: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits that are scaled behind the decoder are noticed when states are asked for."""
+    from transformers.models.bert.modeling_bert import BertLMPredictionHead
+
+    plain = BertLMPredictionHead.forward
+    monkeypatch.setattr(BertLMPredictionHead, "forward", lambda self, states: plain(self, states) * 2)
+    backend = MaskedBackend(str(tiny["bert"]), device="cpu")
+    assert "masks only" == backend.facts()["head"]
+    refuse_states(backend)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_the_head_runs_on_all_positions_states_are_refused(
+    tiny: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the shortcut there are no states at masks to keep."""
+    monkeypatch.setattr(MaskedBackend, "_probe", lambda self, model: False)
+    refuse_states(MaskedBackend(str(tiny[kind]), device="cpu"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -310,7 +463,7 @@ def test_memory_that_runs_out_is_a_memory_error(
     """What torch says when memory runs out reaches the caller as MemoryError; any other error stays itself."""
     encoded = encode(backends["bert"], PROMPTS[:1])
 
-    def fail(self: MaskedBackend, prompts: Sequence[EncodedPrompt]) -> None:
+    def fail(self: MaskedBackend, prompts: Sequence[EncodedPrompt], *, keep_states: bool) -> None:
         raise RuntimeError(error)
 
     monkeypatch.setattr(MaskedBackend, "_mask_logits", fail)
@@ -319,3 +472,16 @@ def test_memory_that_runs_out_is_a_memory_error(
     error = "a shape is wrong"
     with pytest.raises(RuntimeError, match="a shape is wrong"):
         backends["bert"].score(encoded, np.array([5]))
+
+
+def test_released_weights_come_back_with_the_same_numbers(tiny: dict[str, Path]) -> None:
+    """A backend that let its weights go loads them again and scores the same; letting go twice is no fault."""
+    backend = MaskedBackend(str(tiny["bert"]), device="cpu")
+    (encoded,) = backend.encoder(None).encode([PROMPTS[0]])
+    assert isinstance(encoded, EncodedPrompt)
+    token_ids = np.arange(20)
+    before = backend.score([encoded], token_ids).log_probs
+    backend.release()
+    backend.release()
+    assert "_model" not in vars(backend)
+    assert before.tolist() == backend.score([encoded], token_ids).log_probs.tolist()

@@ -1,31 +1,26 @@
-"""Planning: what applies to what, stable ids, and an explanation of what applies nowhere."""
+"""Planning: which blocks a grid needs, which cells read them, and ids that are made of what decides the numbers."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from promptlab.backends.base import Scorer
-from promptlab.errors import DataError, LabelWordError, TemplateError, UsageError
+from promptlab.calibration_prompts import PromptGroup
+from promptlab.deciding import Cell
+from promptlab.errors import UsageError
+from promptlab.grids import load_all_rows, make_grid
 from promptlab.hashing import content_hash
-from promptlab.planning import (
-    Grid,
-    PlannedBlock,
-    applies,
-    load_all_rows,
-    make_grid,
-    plan_blocks,
-    plan_digest,
-    verbalizes,
-)
-from promptlab.rendering import compile_template
+from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
+from promptlab.registry import CALIBRATIONS
 from promptlab.scoring import SCORING_VERSION
 from promptlab.specs.run import RunSpec
-from promptlab.specs.task import Task
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
 from tests.tiny_library import write_library, write_text
@@ -50,7 +45,18 @@ def spec_of(library: Path, **changes: Any) -> RunSpec:
 def plan(spec: RunSpec, scorer: Scorer = SCORER, *, max_length: int = 64) -> list[PlannedBlock]:
     """The blocks of a run."""
     grid = make_grid(spec)
-    return plan_blocks(grid, load_all_rows(spec, grid).rows, scorer, max_length=max_length, seed=spec.seed)
+    return plan_blocks(grid, load_all_rows(spec, grid), scorer, max_length=max_length, seed=spec.seed)
+
+
+def digest(blocks: list[PlannedBlock], *, seed: int = 0) -> str:
+    """What identifies a plan of these blocks."""
+    return plan_digest((cell.cell_id for block in blocks for cell in block.cells), seed=seed)
+
+
+def cells_of(blocks: list[PlannedBlock]) -> dict[tuple[str, str, str], Cell]:
+    """The cells that were asked for, by template, verbalizer and calibration."""
+    cells = [cell for block in blocks if not block.is_baseline for cell in block.cells]
+    return {(cell.template, cell.verbalizer.name, cell.calibration): cell for cell in cells}
 
 
 def names(blocks: list[PlannedBlock]) -> list[tuple[str, str | None, list[str]]]:
@@ -63,37 +69,6 @@ def names(blocks: list[PlannedBlock]) -> list[tuple[str, str | None, list[str]]]
         )
         for block in blocks
     ]
-
-
-def test_a_template_applies_to_its_family_with_its_fields(library: Path) -> None:
-    """A template of a family applies to that family's tasks, one of no family wherever its fields are."""
-    views, follows = (Task.load(name, include=[str(library)]) for name in ("views", "follows"))
-    shipped, own = (
-        compile_template(template)
-        for template in (
-            Template.load("opinions/it_was", include=[str(library)]),
-            Template.from_text("{{ text }} {{ mask }}"),
-        )
-    )
-    without_fields = compile_template(Template.from_text("It was {{ mask }}."))
-    assert [(True, False), (True, False), (True, True)] == [
-        (applies(template, views), applies(template, follows)) for template in (shipped, own, without_fields)
-    ]
-    of_family = dataclasses.replace(
-        without_fields, template=without_fields.template.model_copy(update={"family": "pairs"})
-    )
-    assert [False, True] == [applies(of_family, task) for task in (views, follows)]
-
-
-def test_a_verbalizer_applies_to_its_family_with_its_labels(library: Path) -> None:
-    """A verbalizer needs exactly the labels of a task, in any order, and its family where it has one."""
-    views, follows = (Task.load(name, include=[str(library)]) for name in ("views", "follows"))
-    shipped = Verbalizer.load("opinions/great_terrible", include=[str(library)])
-    own = Verbalizer.from_labels({"positive": "good", "negative": "bad"})
-    short = Verbalizer.from_labels({"positive": "good", "neutral": "fine"})
-    other = shipped.model_copy(update={"family": "pairs"})
-    shown = [(verbalizes(v, views), verbalizes(v, follows)) for v in (shipped, own, short, other)]
-    assert [(True, False), (True, False), (False, False), (False, False)] == shown
 
 
 def test_the_grid_is_the_product_of_what_applies(library: Path) -> None:
@@ -156,7 +131,7 @@ def test_block_ids_are_made_of_what_decides_the_numbers(library: Path) -> None:
     (cell,) = block.cells
     words = Verbalizer.from_labels({"positive": "great", "negative": "terrible"})
     named = ["views", "negative", "positive"]
-    assert content_hash([block.block_id, named, block.rows.hash, words.hash, "none"])[:16] == cell.cell_id
+    assert content_hash([block.block_id, named, block.rows.hash, words.hash, "none", None])[:16] == cell.cell_id
 
 
 @pytest.mark.parametrize("name", ["weights_hash", "tokenizer_hash", "dtype", "device_class", "attention"])
@@ -170,8 +145,8 @@ def test_what_changes_the_numbers_changes_the_id(library: Path, name: str) -> No
 def test_what_a_model_is_called_does_not_change_the_id(library: Path, name: str) -> None:
     """The same files under another name find the same blocks and cells."""
     other = dataclasses.replace(SCORER, **{name: "other"})
-    assert plan_digest(plan(spec_of(library)), seed=0) == plan_digest(plan(spec_of(library), other), seed=0)
-    assert plan_digest(plan(spec_of(library)), seed=0) != plan_digest(plan(spec_of(library)), seed=7)
+    assert digest(plan(spec_of(library))) == digest(plan(spec_of(library), other))
+    assert digest(plan(spec_of(library))) != digest(plan(spec_of(library)), seed=7)
 
 
 def test_limit_and_rows_are_not_in_the_block_id(library: Path) -> None:
@@ -202,7 +177,7 @@ def test_ids_do_not_depend_on_order(library: Path) -> None:
         random.Random(seed).shuffle(templates)
         random.Random(seed).shuffle(verbalizers)
         blocks = plan(spec_of(library, templates=templates, verbalizers=verbalizers, tasks=["views"]))
-        digests.add(plan_digest(blocks, seed=0))
+        digests.add(digest(blocks))
         cells.add(frozenset(cell.cell_id for block in blocks for cell in block.cells))
     assert (1, 1) == (len(digests), len(cells))
 
@@ -240,54 +215,6 @@ def test_two_names_of_one_text_are_decided_once(library: Path) -> None:
     assert ["opinions/it_was"] == [block.template.template.name for block in blocks if not block.is_baseline]
 
 
-def grid_of(library: Path, **changes: Any) -> Grid:
-    return make_grid(spec_of(library, **changes))
-
-
-def test_an_unknown_field_is_explained(library: Path) -> None:
-    """A template asked for by name whose field no task has is refused with place, nearest field and what there is."""
-    path = library / "templates" / "opinions" / "typo.jinja"
-    write_text(path, "---\nfields: [texts]\n---\n{{ texts }} It was {{ mask }}.\n")
-    expected = r"typo\.jinja:4 field 'texts' is unknown in task 'views'\. Did you mean 'text'\? Fields: text\."
-    with pytest.raises(TemplateError, match=expected):
-        grid_of(library, templates="opinions/typo")
-    assert "opinions/typo" in {t.template.name for t in grid_of(library, templates="opinions/*").templates}
-
-
-def test_a_template_of_another_family_is_explained(library: Path) -> None:
-    """A template asked for by name that speaks about other tasks is refused with both families."""
-    expected = r"template 'pairs/question' is of family 'pairs', the tasks are: views \(opinions\)\."
-    with pytest.raises(UsageError, match=expected):
-        grid_of(library, templates="pairs/question")
-
-
-@pytest.mark.parametrize(
-    ("labels", "fault"),
-    [
-        ({"positive": "great", "neutral": "so"}, "misses 'negative' and has 'neutral', which the task has not"),
-        ({"positive": "great", "negative": "bad", "neutral": "so"}, "has 'neutral', which the task has not"),
-    ],
-)
-def test_labels_that_do_not_fit_are_named(library: Path, labels: dict[str, str], fault: str) -> None:
-    """A verbalizer asked for by name names the labels it misses or has too many."""
-    with pytest.raises(LabelWordError, match=f"{fault}: the labels of task 'views' are negative, positive"):
-        grid_of(library, verbalizers=[labels])
-
-
-@pytest.mark.parametrize("text", ["positive=what?,neutral=no", "positive=[MASK],neutral=no"])
-def test_words_with_the_signs_of_a_glob_are_asked_for_by_name(library: Path, text: str) -> None:
-    """A verbalizer written out is no glob, whatever its words hold."""
-    with pytest.raises(LabelWordError, match="misses 'negative' and has 'neutral'"):
-        grid_of(library, verbalizers=[text])
-
-
-def test_a_verbalizer_of_another_family_is_explained(library: Path) -> None:
-    """A verbalizer asked for by name that speaks about other tasks is refused with both families."""
-    expected = r"verbalizer 'pairs/yes_no' is of family 'pairs', task 'views' of 'opinions'\."
-    with pytest.raises(UsageError, match=expected):
-        grid_of(library, verbalizers="pairs/yes_no")
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -309,30 +236,177 @@ def test_a_task_without_anything_is_explained(library: Path, changes: dict[str, 
         plan(spec_of(library, **changes))
 
 
+NEW_ROWS = [{"text": f"a new opinion {number}", "label": "positive"} for number in range(5)]
+ALL = "*"
+
+
+def write_train(library: Path, rows: Sequence[Mapping[str, str]] = NEW_ROWS) -> None:
+    """Train rows of the opinions that are not scored as well."""
+    path = library / "tasks" / "data" / "views" / "train.jsonl"
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_domain_prompt(library: Path, name: str = "opinions/it_was") -> None:
+    path = library / "templates" / f"{name}.jinja"
+    write_text(path, f'---\ndomain_prompt: "It was {{{{ mask }}}}."\n---\n{path.read_text()}')
+
+
+def test_a_calibrated_cell_is_known_by_what_it_asks(library: Path) -> None:
+    """The id of a cell holds the prompts of its calibration; other train rows are another cell of two of the six."""
+    write_train(library)
+    write_domain_prompt(library)
+    before = plan(spec_of(library, calibrations=ALL))
+    block, cells = before[0], cells_of(before)
+    words = Verbalizer.from_labels({"positive": "great", "negative": "terrible"})
+    named = ["views", "negative", "positive"]
+    asked = {"none": None, "batch": None, "contextual": "content_free", "pmi_dc": "domain_prompt",
+             "domain": "domain", "support": "support"}  # fmt: skip
+    for calibration, group in asked.items():
+        prompts = block.groups[group].hash if group else None
+        expected = content_hash([block.block_id, named, block.rows.hash, words.hash, calibration, prompts])[:16]
+        assert expected == cells["opinions/it_was", "opinions/great_terrible", calibration].cell_id
+    write_train(library, NEW_ROWS[:-1])
+    after = cells_of(plan(spec_of(library, calibrations=ALL)))
+    moved = {key[2] for key, cell in cells.items() if cell.cell_id != after[key].cell_id}
+    assert {"domain", "support"} == moved
+
+
+def test_prompts_of_calibrations_are_planned_with_the_block(library: Path) -> None:
+    """The cheap ones are there always, those of train rows where they are asked for or prepared."""
+    write_train(library)
+    write_domain_prompt(library)
+    cheap = ["content_free", "domain_prompt"]
+    assert cheap == list(plan(spec_of(library))[0].groups)
+    prepared = plan(spec_of(library, prepare="support"))
+    assert [*cheap, "support"] == list(prepared[0].groups)
+    assert ["none"] == [cell.calibration for cell in prepared[0].cells]
+    asked = plan(spec_of(library, calibrations=["none", "domain"]))
+    assert ["content_free", "domain", "domain_prompt"] == sorted(asked[0].groups)
+    assert [3, 1, 20] == [len(asked[0].groups[name].examples) for name in (*cheap, "domain")]
+    assert all(set(block.groups) | set(block.faults) == set(asked[0].groups) for block in asked)
+
+
+def test_prompts_that_do_not_depend_on_the_template_are_made_once(library: Path) -> None:
+    """Two templates of a task share their bags; each has a domain prompt of its own."""
+    write_train(library)
+    write_domain_prompt(library)
+    write_domain_prompt(library, "opinions/in_brackets")
+    templates = ["opinions/it_was", "opinions/in_brackets"]
+    one, other, *_ = plan(spec_of(library, templates=templates, calibrations=["domain", "pmi_dc"]))
+    assert one.groups["domain"] is other.groups["domain"]
+    assert one.groups["domain_prompt"] is not other.groups["domain_prompt"]
+    assert isinstance(one.groups["domain"], PromptGroup)
+
+
+def test_the_files_of_a_block_are_named_by_what_they_hold(library: Path) -> None:
+    """Rows and prompts have a name each, in which task, split or calibration and a hash stand."""
+    block = plan(spec_of(library))[0]
+    group = block.groups["content_free"]
+    assert f"rows-views-test-{block.rows.hash[:12]}" == block.rows_name
+    assert f"calibration-views-content_free-{group.hash[:12]}" == block.group_name(group)
+
+
+def test_why_a_block_has_no_prompts_is_kept(library: Path) -> None:
+    """A template without a domain prompt, a task whose train rows are all scored too."""
+    block = plan(spec_of(library, calibrations=ALL))[0]
+    reason = "needs train rows that are not scored too, and there are none."
+    assert block.faults == {
+        "domain_prompt": "needs a domain_prompt in the head of the template, and it has none.",
+        "domain": reason,
+        "support": reason,
+    }
+    assert set(CALIBRATIONS.names()) == {cell.calibration for cell in block.cells}
+
+
+def test_a_calibration_that_nothing_can_use_is_refused_where_it_was_named(library: Path) -> None:
+    """A glob only tries it; one block that can use it is enough."""
+    expected = (
+        "calibration 'pmi_dc' needs a domain_prompt in the head of the template, and it has none. "
+        "(task 'views', template 'opinions/it_was')"
+    )
+    with pytest.raises(UsageError) as fault:
+        plan(spec_of(library, calibrations=["none", "pmi_dc"]))
+    assert expected == str(fault.value)
+    with pytest.raises(UsageError, match="calibration 'support' needs train rows that are not scored too"):
+        plan(spec_of(library, calibrations="support"))
+    assert plan(spec_of(library, calibrations="p*"))
+    write_domain_prompt(library, "opinions/in_brackets")
+    assert plan(spec_of(library, calibrations="pmi_dc", templates=["opinions/it_was", "opinions/in_brackets"]))
+
+
+def ensembles(library: Path, asked: Mapping[str, Sequence[str]], **changes: Any) -> list[Cell]:
+    """The ensembles over the cells of a run of three templates."""
+    templates = ["opinions/it_was", "opinions/in_brackets", "opinions/null"]
+    blocks = plan(spec_of(library, **{"templates": templates, "calibrations": ["none", "contextual"], **changes}))
+    return plan_ensembles(asked, list(cells_of(blocks).values()))
+
+
+def test_an_ensemble_is_a_cell_a_task_verbalizer_and_calibration(library: Path) -> None:
+    """A glob takes instructive templates only; its members are the cells of that verbalizer and calibration."""
+    cells = cells_of(
+        plan(spec_of(library, templates=["opinions/it_was", "opinions/in_brackets"], verbalizers="opinions/g*",
+                     calibrations=["none", "contextual"]))
+    )  # fmt: skip
+    found = ensembles(library, {"both": ["opinions/*"]}, verbalizers="opinions/g*")
+    rules = [(one.verbalizer.name, one.calibration) for one in found]
+    both = ("opinions/good_bad", "opinions/great_terrible")
+    assert [(name, calibration) for name in both for calibration in ("none", "contextual")] == rules
+    for one in found:
+        wanted = {cells[name, one.verbalizer.name, one.calibration].cell_id
+                  for name in ("opinions/it_was", "opinions/in_brackets")}  # fmt: skip
+        assert wanted == set(one.members)
+    (first, *_) = found
+    assert ("ensemble:both", ("ensemble",), "views", "test") == (
+        first.template, first.template_tags, first.task.name, first.split,
+    )  # fmt: skip
+    assert f"views-ensemble-{first.cell_id}" == first.samples
+    assert 4 == len({one.cell_id for one in found})
+
+
+def test_a_name_takes_whatever_it_names(library: Path) -> None:
+    """A control is a member where it is named, whole or by its last name."""
+    sizes = {
+        "opinions/*|opinions/null": 3,
+        "opinions/*|null": 3,
+        "it_was|in_brackets": 2,
+        "it_was|opinions/it_was|null": 2,
+    }
+    for text, size in sizes.items():
+        found = ensembles(library, {"some": text.split("|")})
+        assert [size] * 2 == [len(one.members) for one in found], text
+
+
+def test_the_id_of_an_ensemble_is_its_name_and_its_members(library: Path) -> None:
+    """Not the order in which they are named, in the ensemble or in the run."""
+    known, named, other = (
+        ensembles(library, {name: selectors})[0].cell_id
+        for name, selectors in (
+            ("some", ["it_was", "in_brackets"]),
+            ("else", ["it_was", "in_brackets"]),
+            ("some", ["in_brackets", "null"]),
+        )
+    )
+    turned = ensembles(
+        library, {"some": ["in_brackets", "it_was"]}, templates=["opinions/in_brackets", "opinions/it_was"]
+    )
+    assert known == turned[0].cell_id
+    assert 3 == len({known, other, named})
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("selectors", "sentence"),
     [
-        ({"calibrations": "contextul"}, "calibration 'contextul' is unknown. Did you mean 'contextual'?"),
-        ({"tasks": "view"}, "task 'view' is unknown. Did you mean 'views'?"),
-        ({"templates": "opinions/it_wa"}, "template 'opinions/it_wa' is unknown. Did you mean 'opinions/it_was'?"),
-        ({"verbalizers": "opinions/bad_good"}, "verbalizer 'opinions/bad_good' is unknown."),
-        ({"templates": "opinions/z*"}, "no template matches 'opinions/z*'."),
+        (["it_was", "null", "in_brakets"], "'in_brakets' is no template of the run. Did you mean 'in_brackets'?"),
+        (["it_was", "null", "opinions/z*"], "no instructive template of the run matches 'opinions/z*'."),
+        (["opinions/nul*"], "no instructive template of the run matches 'opinions/nul*'."),
+        (["it_was"], "needs two templates of the run at least, it_was gives 1."),
     ],
 )
-def test_unknown_names_are_explained(library: Path, changes: dict[str, str], expected: str) -> None:
-    """An unknown name is refused with the nearest one."""
-    with pytest.raises(UsageError) as caught:
-        grid_of(library, **changes)
-    assert expected in str(caught.value)
-
-
-def test_a_task_without_rows_does_not_keep_the_others(library: Path) -> None:
-    """Where one task of several has no rows its reason is kept; where none has, every reason is raised."""
-    (library / "tasks" / "data" / "follows" / "test.jsonl").unlink()
-    spec = spec_of(library, tasks=["views", "follows"], templates=["opinions/it_was", "pairs/*"], verbalizers="*/*")
-    loaded = load_all_rows(spec, make_grid(spec))
-    assert ["views"] == list(loaded.rows)
-    assert "has no test{.jsonl,.csv,.parquet,.json,.tsv,.txt} for the split 'test'" in loaded.failures["follows"]
-    alone = spec_of(library, tasks="follows", templates="pairs/*", verbalizers="pairs/*")
-    with pytest.raises(DataError, match=r"task 'follows': .* has no test"):
-        load_all_rows(alone, make_grid(alone))
+def test_an_ensemble_of_too_few_or_unknown_templates_is_refused(
+    library: Path, selectors: list[str], sentence: str
+) -> None:
+    """What is there is listed."""
+    with pytest.raises(UsageError) as fault:
+        ensembles(library, {"some": selectors})
+    known = "It has: opinions/it_was, opinions/in_brackets, opinions/null."
+    assert f"--ensemble some: {sentence} {known}" == str(fault.value)

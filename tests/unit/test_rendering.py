@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from promptlab.errors import TemplateError
-from promptlab.rendering import check_fields, compile_template, content_free_example, render
+from promptlab.rendering import check_fields, compile_template, render
 from promptlab.sandbox import MAX_CHARACTERS
 from promptlab.specs.template import Template
 from promptlab.types import Example, Prompt, Segment
@@ -137,13 +137,6 @@ def test_missing_and_nested_values() -> None:
     """A missing value is an empty text, also inside a list, and items are reached by key."""
     assert prompt_of("{{ a }}{{ b['c'][1] }}{{ mask }}", a=None, b={"c": ["x", None]}).text == "[MASK]"
     assert prompt_of("{{ b['c'][0] }}{{ mask }}", b={"c": ["x", None]}).text == "x[MASK]"
-
-
-def test_a_content_free_row_has_every_field() -> None:
-    """Every field is the same content-free text."""
-    example = content_free_example(["premise", "hypothesis"], "N/A")
-    assert example.fields == {"premise": "N/A", "hypothesis": "N/A"}
-    assert example.label is None
 
 
 @pytest.mark.parametrize(

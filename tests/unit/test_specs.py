@@ -130,13 +130,14 @@ def test_sources_must_give_the_same_fields(tmp_path: Path) -> None:
         load_task(tmp_path, "language", other)
 
 
-def test_faults_of_several_files_come_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("load", "text"), [(load_tasks, TASK), (load_verbalizers, VERBALIZER)])
+def test_faults_of_several_files_come_together(tmp_path: Path, load: Any, text: str) -> None:
     """Two broken files are one message with the faults of both."""
     for name in ("a", "b"):
-        (tmp_path / f"{name}.yaml").write_text(TASK.replace("version: 1", "version: x"))
+        (tmp_path / f"{name}.yaml").write_text(f"{text}unknown: x\n")
     with pytest.raises(FileFault) as fault:
-        load_tasks([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
-    assert len(fault.value.faults) == 2
+        load([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
+    assert ["a.yaml", "b.yaml"] == [one.partition(":")[0].rpartition("/")[2] for one in fault.value.faults]
 
 
 def test_each_item_is_loaded_once(tmp_path: Path) -> None:
@@ -153,6 +154,13 @@ def test_two_different_items_of_one_name_are_refused(tmp_path: Path) -> None:
         paths.append(str(write_template(tmp_path / folder, text)))
     with pytest.raises(FileFault, match=r"two different templates are called 'own': rename .*a/own.* or .*b/own"):
         load_templates(paths)
+    for folder, text in (("a", VERBALIZER), ("b", VERBALIZER.replace("great", "good"))):
+        load_verbalizer(tmp_path / folder, text)
+    files = [str(tmp_path / folder / "words.yaml") for folder in ("a", "b")]
+    with pytest.raises(
+        FileFault, match=r"two different verbalizers are called 'words': rename .*a/words.* or .*b/words"
+    ):
+        load_verbalizers(files)
 
 
 def test_a_selector_of_one_value_means_one() -> None:
@@ -283,6 +291,42 @@ def test_wrong_inline_words_are_explained(message: str, text: str) -> None:
     assert message == str(fault.value)
 
 
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ("sentiment/good_bad@max", [("sentiment/good_bad@max", "max")]),
+        ("sentiment/good_bad@mean_logprob", [("sentiment/good_bad", "mean_logprob")]),
+        ("negative=terrible,positive=great@sum_prob", [("inline-", "sum_prob")]),
+        ("negative=terrible,positive=me@home", [("inline-", "mean_logprob")]),
+    ],
+)
+def test_a_selector_may_name_a_pool(selector: str, expected: list[tuple[str, str]]) -> None:
+    """Behind the last `@`, and only where it is the name of one; the file's own pool leaves the name as it is."""
+    found = load_verbalizers([selector])
+    assert len(expected) == len(found)
+    for (name, pool), one in zip(expected, found, strict=True):
+        assert pool == one.pool
+        assert one.name.startswith(name)
+
+
+def test_the_words_of_two_pools_are_two_verbalizers() -> None:
+    """A glob with a pool pools whatever it finds; one name with two pools stands twice, under two names."""
+    found = load_verbalizers(["sentiment/good_bad", "sentiment/good_bad@max", "sentiment/*@max"])
+    assert ["sentiment/good_bad", "sentiment/good_bad@max"] == [one.name for one in found[:2]]
+    assert all(one.name.endswith("@max") or one.name == "sentiment/good_bad" for one in found)
+    assert len(found) == len({one.hash for one in found})
+    assert found[0].labels == found[1].labels
+    with pytest.raises(UsageError, match=r"verbalizer 'sentiment/good_bad@maxx' is unknown\."):
+        load_verbalizers(["sentiment/good_bad@maxx"])
+
+
+def test_a_file_may_be_called_like_a_pool(tmp_path: Path) -> None:
+    """A path with a pool behind it is that file under another pool."""
+    load_verbalizer(tmp_path, VERBALIZER)
+    (found,) = load_verbalizers([f"{tmp_path / 'words.yaml'}@sum_prob"])
+    assert ("words@sum_prob", "sum_prob") == (found.name, found.pool)
+
+
 def test_a_config_file_is_overridden_by_arguments(tmp_path: Path) -> None:
     """A file gives the run, an argument replaces its value, one selector is as good as a list."""
     path = tmp_path / "run.yaml"
@@ -294,6 +338,108 @@ def test_a_config_file_is_overridden_by_arguments(tmp_path: Path) -> None:
         make_run_spec({}, config=path)
 
 
+NEW_KEYS = """\
+rows: own.csv
+train_rows: train.csv
+text_column: body
+fields: {who: name}
+label_column: stars
+label_values: {"0": bad, "1": good}
+labels: [bad, good]
+family: mood
+calibrations: [none, domain]
+prepare: support
+metrics: [brier, f1(good)]
+ensembles: {all: [mood/*], two: [it_was, just]}
+store_states: true
+"""
+
+
+def test_a_config_file_has_every_key(tmp_path: Path) -> None:
+    """The keys of rows that no task describes, of calibrations, metrics, ensembles and states, as flags have them."""
+    path = tmp_path / "run.yaml"
+    path.write_text(NEW_KEYS)
+    spec = make_run_spec({}, config=path)
+    assert ("own.csv", "train.csv", "body", "stars") == (
+        spec.rows, spec.train_rows, spec.text_column, spec.label_column,
+    )  # fmt: skip
+    assert ({"who": "name"}, {"0": "bad", "1": "good"}) == (spec.fields, spec.label_values)
+    assert (("bad", "good"), "mood", ("support",)) == (spec.labels, spec.family, spec.prepare)
+    assert ({"all": ("mood/*",), "two": ("it_was", "just")}, True) == (spec.ensembles, spec.store_states)
+    flags = {
+        "rows": "own.csv", "train_rows": "train.csv", "text_column": "body", "fields": ["who=name"],
+        "label_column": "stars", "label_values": ["0=bad", "1 = good"], "labels": ["bad", "good"], "family": "mood",
+        "calibrations": ["none", "domain"], "prepare": ["support"], "metrics": ["brier", "f1(good)"],
+        "ensembles": ["all=mood/*", "two=it_was|just"], "store_states": True,
+    }  # fmt: skip
+    assert spec == make_run_spec(flags)
+    assert spec == make_run_spec(spec.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("*", {"*": ("*",)}),
+        ("mood/*", {"mood/*": ("mood/*",)}),
+        ("both = it_was | just", {"both": ("it_was", "just")}),
+        (["*", "two=it_was|mood/j*"], {"*": ("*",), "two": ("it_was", "mood/j*")}),
+        ({"all": "mood/*"}, {"all": ("mood/*",)}),
+    ],
+)
+def test_an_ensemble_is_written_in_short_or_in_full(given: Any, expected: dict[str, tuple[str, ...]]) -> None:
+    """A glob is its own name; a name, selectors between bars, or a mapping."""
+    assert expected == make_run_spec({"ensembles": given}).ensembles
+
+
+@pytest.mark.parametrize(
+    ("message", "values"),
+    [
+        ("--rows and --tasks contradict each other: give the file, or the tasks.", {"rows": "a.csv", "tasks": "sst2"}),
+        (
+            "--rows and --split contradict each other: the rows of the file are what is scored.",
+            {"rows": "a.csv", "split": "train"},
+        ),
+        (
+            "--label-values needs --label-column, whose values it names.",
+            {"rows": "a.csv", "label_values": ["0=bad"]},
+        ),
+        (
+            "--text-column and --field text=... contradict each other: give one of them.",
+            {"rows": "a.csv", "text_column": "body", "fields": {"text": "title"}},
+        ),
+        ("--text-column says something about --rows FILE, which is missing.", {"text_column": "body"}),
+        ("--field says something about --rows FILE, which is missing.", {"fields": ["a=b"]}),
+        ("--label-column says something about --rows FILE, which is missing.", {"label_column": "stars"}),
+        ("--label-values says something about --rows FILE, which is missing.", {"label_values": {"0": "bad"}}),
+        ("--labels says something about --rows FILE, which is missing.", {"labels": ["a", "b"]}),
+        ("--family says something about --rows FILE, which is missing.", {"family": "nli"}),
+        ("--train-rows says something about --rows FILE, which is missing.", {"train_rows": "a.csv"}),
+        ("--store-states keeps float32 states: leave --dtype out.", {"store_states": True, "dtype": "bfloat16"}),
+    ],
+)
+def test_contradictions_of_a_run_are_explained(message: str, values: dict[str, Any]) -> None:
+    """What cannot both be meant is named by its flags."""
+    with pytest.raises(UsageError) as fault:
+        make_run_spec(values)
+    assert message == str(fault.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"rows": "a.csv"},
+        {"rows": "a.csv", "text_column": "body", "fields": {"who": "name"}},
+        {"rows": "a.csv", "label_column": "stars", "label_values": {"0": "bad"}},
+        {"rows": "a.csv", "split": "test"},
+        {"store_states": True, "dtype": "float32"},
+        {"prepare": [], "metrics": [], "labels": []},
+    ],
+)
+def test_what_goes_together_is_taken(values: dict[str, Any]) -> None:
+    """The neighbours of every contradiction are none."""
+    assert make_run_spec(values)
+
+
 @pytest.mark.parametrize(
     ("message", "values"),
     [
@@ -303,6 +449,17 @@ def test_a_config_file_is_overridden_by_arguments(tmp_path: Path) -> None:
         ("--dtype: choose one of float32, bfloat16, float16, found 'fp8'.", {"dtype": "fp8"}),
         ("--templates: name at least one.", {"templates": []}),
         ("--max-length: write a whole number from 4, found 2.\n--name: write", {"max_length": 2, "name": "a/b"}),
+        ("--field: write name=value, found 'who'.", {"rows": "a.csv", "fields": ["who"]}),
+        ("--field: 'who' stands twice.", {"rows": "a.csv", "fields": ["who=a", "who=b"]}),
+        ("--label-values: write name=value, found '=bad'.", {"rows": "a.csv", "label_values": "=bad"}),
+        ("--ensemble: write a glob, or name=selector|selector, found 'a='.", {"ensembles": "a="}),
+        ("--ensemble: write a glob, or name=selector|selector, found 'a=b||c'.", {"ensembles": "a=b||c"}),
+        ("--ensemble: 'a' stands twice.", {"ensembles": ["a=b|c", "a=d|e"]}),
+        ("--ensemble: name at least one.", {"ensembles": {"a": []}}),
+        ("--metrics: each must be a name, a glob, a path or a text, found 3.", {"metrics": [3]}),
+        ("--prepare: each must be a name, a glob, a path or a text, found ''.", {"prepare": ""}),
+        ("--rows: must be a text, found 3.", {"rows": 3}),
+        ("--store-states: ", {"store_states": "yes"}),
     ],
 )
 def test_wrong_arguments_of_a_run_are_explained(message: str, values: dict[str, Any]) -> None:

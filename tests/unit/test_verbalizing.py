@@ -10,13 +10,13 @@ import pytest
 
 from promptlab.errors import LabelWordError
 from promptlab.specs.verbalizer import Pool, Verbalizer
-from promptlab.verbalizing import label_probabilities, verbalize
+from promptlab.verbalizing import check_collisions, label_probabilities, log_mass, pool_labels, require_words
 
 LABELS = ("negative", "positive")
 WORDS = {"negative": {"bad": 1.0, "awful": 0.5}, "positive": {"good": 2.0}}
 WORD_IDS = {"bad": 11, "awful": 12, "good": 13}
-COLUMNS = {13: 0, 99: 1, 11: 2, 12: 3}
-PROBABILITIES = np.array([[0.3, 0.1, 0.2, 0.05], [0.01, 0.6, 0.08, 0.02]])
+# p(bad), p(awful) and p(good) at the mask of each row.
+PROBABILITIES = np.array([[0.2, 0.05, 0.3], [0.08, 0.02, 0.01]])
 
 
 def verbalizer(pool: Pool = "mean_logprob", labels: dict[str, Any] | None = None) -> Verbalizer:
@@ -26,7 +26,8 @@ def verbalizer(pool: Pool = "mean_logprob", labels: dict[str, Any] | None = None
 
 def naive(pool: Pool, row: int, label: str) -> float:
     """One label score, by hand."""
-    pairs = [(weight, PROBABILITIES[row, COLUMNS[WORD_IDS[word]]]) for word, weight in WORDS[label].items()]
+    columns = dict(zip(WORD_IDS, PROBABILITIES[row], strict=True))
+    pairs = [(weight, columns[word]) for word, weight in WORDS[label].items()]
     if pool == "mean_logprob":
         return sum(w * math.log(p) for w, p in pairs) / sum(w for w, _ in pairs)
     weighted = [w * p for w, p in pairs]
@@ -36,47 +37,74 @@ def naive(pool: Pool, row: int, label: str) -> float:
 @pytest.mark.parametrize("pool", ["mean_logprob", "sum_prob", "max"])
 def test_every_pool_is_a_plain_loop(pool: Pool) -> None:
     """Each rule gives what a loop over rows, labels and words gives, weights included."""
-    found = verbalize(np.log(PROBABILITIES), COLUMNS, verbalizer(pool), WORD_IDS, LABELS)
+    found = pool_labels(np.log(PROBABILITIES), verbalizer(pool), LABELS)
     expected = [[naive(pool, row, label) for label in LABELS] for row in range(2)]
-    assert np.array(expected) == pytest.approx(found.scores, abs=1e-12)
+    assert np.array(expected) == pytest.approx(found, abs=1e-12)
 
 
 def test_labels_come_in_the_order_of_the_task() -> None:
-    """The verbalizer's own order does not matter."""
-    ours = verbalize(np.log(PROBABILITIES), COLUMNS, verbalizer(), WORD_IDS, LABELS)
-    theirs = verbalize(np.log(PROBABILITIES), COLUMNS, verbalizer(), WORD_IDS, LABELS[::-1])
-    assert ours.scores.tolist() == theirs.scores[:, ::-1].tolist()
+    """The verbalizer's own order does not matter: columns follow its words, scores the labels that are asked for."""
+    ours = pool_labels(np.log(PROBABILITIES), verbalizer(), LABELS)
+    theirs = pool_labels(np.log(PROBABILITIES), verbalizer(), LABELS[::-1])
+    assert ours.tolist() == theirs[:, ::-1].tolist()
+    turned = verbalizer(labels=dict(reversed(WORDS.items())))
+    assert ("good", "bad", "awful") == turned.words
+    assert ours == pytest.approx(pool_labels(np.log(PROBABILITIES[:, [2, 0, 1]]), turned, LABELS), abs=1e-12)
 
 
 def test_mass_is_the_probability_of_the_label_words() -> None:
-    """Mass sums the verbalizer's own tokens, without their weights and without other stored tokens."""
-    found = verbalize(np.log(PROBABILITIES), COLUMNS, verbalizer(), WORD_IDS, LABELS)
-    assert [0.3 + 0.2 + 0.05, 0.01 + 0.08 + 0.02] == pytest.approx(np.exp(found.log_mass), abs=1e-12)
+    """Mass sums the words' probabilities, without their weights."""
+    found = log_mass(np.log(PROBABILITIES), WORD_IDS, verbalizer())
+    assert [0.2 + 0.05 + 0.3, 0.08 + 0.02 + 0.01] == pytest.approx(np.exp(found), abs=1e-12)
+
+
+def test_mass_counts_a_token_once() -> None:
+    """Two words that are one token here have its probability together, not each."""
+    found = log_mass(np.log([[0.2, 0.2, 0.3]]), {"bad": 11, "awful": 11, "good": 13}, verbalizer())
+    assert [0.5] == pytest.approx(np.exp(found), abs=1e-12)
 
 
 @pytest.mark.parametrize("pool", ["mean_logprob", "sum_prob", "max"])
 def test_a_single_word_is_the_same_under_every_pool(pool: Pool) -> None:
     """One word of weight 1 a label scores its log-probability."""
-    single = verbalizer(pool, {"negative": "bad", "positive": "good"})
-    found = verbalize(np.log(PROBABILITIES), COLUMNS, single, WORD_IDS, LABELS)
-    assert np.log(PROBABILITIES[:, [2, 0]]) == pytest.approx(found.scores, abs=1e-12)
+    scores = np.log(PROBABILITIES[:, [0, 2]])
+    found = pool_labels(scores, verbalizer(pool, {"negative": "bad", "positive": "good"}), LABELS)
+    assert scores == pytest.approx(found, abs=1e-12)
 
 
-def test_rows_that_could_not_be_scored_stay_unknown() -> None:
+@pytest.mark.parametrize("pool", ["mean_logprob", "sum_prob", "max"])
+def test_rows_that_could_not_be_scored_stay_unknown(pool: Pool) -> None:
     """A row of NaN gives NaN, and leaves the others as they are."""
-    log_probs = np.vstack([np.full(4, np.nan), np.log(PROBABILITIES)])
-    found = verbalize(log_probs, COLUMNS, verbalizer(), WORD_IDS, LABELS)
-    assert [True, False, False] == np.isnan(found.scores).all(axis=1).tolist()
-    assert [True, False, False] == np.isnan(label_probabilities(found.scores)).all(axis=1).tolist()
-    assert np.isnan(found.log_mass[0])
+    scores = np.vstack([np.full(3, np.nan), np.log(PROBABILITIES)])
+    found = pool_labels(scores, verbalizer(pool), LABELS)
+    assert [True, False, False] == np.isnan(found).all(axis=1).tolist()
+    assert [True, False, False] == np.isnan(label_probabilities(found)).all(axis=1).tolist()
+    assert [True, False, False] == np.isnan(log_mass(scores, WORD_IDS, verbalizer(pool))).tolist()
+    assert pool_labels(scores[1:], verbalizer(pool), LABELS).tolist() == found[1:].tolist()
+
+
+def test_words_must_all_be_tokens() -> None:
+    """The ids of the words that are asked for, in their order; words that nobody asked for may have none."""
+    known: dict[str, int | str] = {"good": 13, "bad": 11, "unbelievable": "label word 'unbelievable' splits."}
+    assert [("bad", 11), ("good", 13)] == list(require_words(known, ["bad", "good"], where="it").items())
+
+
+def test_every_word_without_a_token_is_named() -> None:
+    """Each reason is a line with the place in front."""
+    known: dict[str, int | str] = {"a": "label word 'a' splits.", "b": 3, "c": "label word 'c' is unknown."}
+    with pytest.raises(LabelWordError) as fault:
+        require_words(known, ["a", "b", "c"], where="verbalizers/x.yaml with templates/y.jinja")
+    place = "verbalizers/x.yaml with templates/y.jinja"
+    assert f"{place}: label word 'a' splits.\n{place}: label word 'c' is unknown." == str(fault.value)
 
 
 def test_words_that_meet_in_one_token_are_refused() -> None:
     """Two words that an uncased vocabulary cannot tell apart are named with their labels and the token."""
     cased = verbalizer(labels={"negative": "No", "positive": ["yes", "no"]})
     with pytest.raises(LabelWordError) as fault:
-        verbalize(np.log(PROBABILITIES), COLUMNS, cased, {"No": 11, "yes": 13, "no": 11}, LABELS)
+        check_collisions(cased, {"No": 11, "yes": 13, "no": 11})
     assert str(fault.value) == (
         "verbalizer words: 'No' of label 'negative' and 'no' of label 'positive' are the same token 11 here: "
         "use another word for one of them."
     )
+    check_collisions(cased, {"No": 11, "yes": 13, "no": 12})
