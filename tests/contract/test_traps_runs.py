@@ -22,7 +22,7 @@ from promptlab.specs.run import RunSpec
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.statistics.intervals import wilson
-from promptlab.store import read_table
+from promptlab.store import RunStore
 from promptlab.types import EncodedPrompt, Example, Role
 from promptlab.verbalizing import pool_labels
 from tests.oracles import MASK, field, mask_log_probs, prompt
@@ -48,7 +48,7 @@ def having(spec: RunSpec, **changes: Any) -> RunSpec:
 def decided(run: RunResults, template: str = "opinions/it_was") -> dict[str, list[Any]]:
     """The stored decisions of the cell of a template."""
     (result,) = (one for one in run.results if one.template == template)
-    found: dict[str, list[Any]] = read_table(run.folder / "samples" / f"{result.cell}.parquet")[0].to_pydict()
+    found: dict[str, list[Any]] = RunStore(run.folder).read_samples(result.samples, result.cell).to_pydict()
     return found
 
 
@@ -91,9 +91,9 @@ def test_trap_18_scores_do_not_know_the_labels(spec: RunSpec, tmp_path: Path) ->
     assert naive != scores.max(axis=1).tolist()
     rows = tmp_path / "rows.jsonl"
     write_text(rows, "".join(json.dumps({"text": text}) + "\n" for text, _ in TEXTS))
-    without = execute(
-        having(spec, tasks=(), rows=str(rows), labels=("negative", "positive"), family="opinions", name="without")
-    )
+    rest = {key: value for key, value in dict(spec).items() if key not in ("tasks", "name", "split")}
+    own = {"rows": str(rows), "labels": ("negative", "positive"), "family": "opinions", "text_column": "text"}
+    without = execute(RunSpec(**{**rest, **own, "name": "without"}))
     flipped = tmp_path / "library" / "tasks" / "data" / "views" / "test.jsonl"
     other = {"negative": "positive", "positive": "negative"}
     write_text(flipped, "".join(json.dumps({"text": text, "label": other[label]}) + "\n" for text, label in TEXTS))
@@ -140,7 +140,7 @@ def test_trap_22_what_is_stored_is_found_by_its_content(spec: RunSpec, tmp_path:
         write_text(path, "".join(json.dumps({"text": text, "label": label}) + "\n" for text, (_, label) in pairs))
         oracle = naive_answers(texts, " It was ", ".")
         naive = cache.setdefault(("RobertaTokenizer", 64), oracle)
-        ours = by_row(decided(execute(having(spec, amend=bool(cache)))))
+        ours = by_row(decided(execute(spec, amend=bool(cache))))
         np.testing.assert_allclose(ours, oracle, atol=1e-5)
     assert np.abs(naive - oracle).max() > 1e-3
 
