@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,3 +179,14 @@ def test_trap_08_special_tokens_stand_once(backends: dict[str, Any], kind: str) 
 def test_traps_show_in_every_kind_of_vocabulary() -> None:
     """The families cover byte-level BPE, SentencePiece and WordPiece."""
     assert set(BYTE_LEVEL) < set(FAMILIES) > set(METASPACE)
+
+
+def test_traps_are_listed_with_their_tests() -> None:
+    """The note on traps has all 27 in order, names every test of a trap, and no test that is not there."""
+    folder = Path(__file__).parent
+    note = (folder.parents[1] / "docs" / "design" / "traps.md").read_text(encoding="utf-8")
+    assert list(range(1, 28)) == [int(number) for number in re.findall(r"^\| (\d+) ", note, flags=re.MULTILINE)]
+    sources = "".join(path.read_text(encoding="utf-8") for path in folder.glob("test_traps_*.py"))
+    assert set(re.findall(r"def (test_trap_\w+)\(", sources)) == set(re.findall(r"`(test_trap_\w+)`", note))
+    for number, line in re.findall(r"^\| (\d+) (.*)$", note, flags=re.MULTILINE):
+        assert all(f"test_trap_{int(number):02d}_" in name for name in re.findall(r"test_trap_\d\d_", line))

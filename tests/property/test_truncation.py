@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlab.characters import is_continued
 from promptlab.encoding import Encoder
 from promptlab.rendering import compile_template, render
 from promptlab.specs.template import Template
@@ -141,22 +140,6 @@ def test_no_character_is_cut_in_two(
     starts = range(len(characters) + 1)
     whole_runs = {"".join(characters[low:high]).strip() for low in starts for high in starts if low <= high}
     assert left.strip() in whole_runs
-
-
-@pytest.mark.parametrize("character", [character for character in CHARACTERS if len(character) > 1])
-def test_a_character_of_several_code_points_is_one(character: str) -> None:
-    """Accents, skin tones, joined emoji and flags go on; what follows them starts anew."""
-    text = f"x{character}{character}x"
-    starts = [place for place in range(1, len(text)) if not is_continued(text, place)]
-    assert [1, 1 + len(character), 1 + 2 * len(character)] == starts
-    assert not is_continued(text, 0)
-    assert not is_continued(text, len(text))
-
-
-def test_two_flags_are_two_characters() -> None:
-    """Letters of flags pair up from the first one."""
-    text = "".join(FLAGS)
-    assert [False, True, False, True] == [is_continued(text, place) for place in range(4)]
 
 
 def test_fills_that_are_part_of_a_character_are_spelled(tokenizers: dict[str, Any]) -> None:
