@@ -16,7 +16,7 @@ from promptlab.specs.template import Template
 from promptlab.types import EncodedPrompt, Example, Role, Unscorable
 from tests.tiny_models import BYTE_LEVEL, TOKENIZER_KINDS
 
-MANY = settings(derandomize=True, database=None, deadline=None, max_examples=25)
+MANY = settings(derandomize=True, database=None, deadline=None, max_examples=20)
 FIELDS = ("text", "other", "third")
 FILTERS = (
     "", " | fixed", " | shorten(keep='tail')", " | shorten(keep='middle')", " | shorten(order=1)",
