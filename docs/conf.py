@@ -5,10 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from docs import generate
+from docs import generate, notebook
 from promptlab import __version__
 
-if not generate.OUTPUT.is_dir():  # `make docs` writes the pages anew; a bare `sphinx-build` must find some
+# `make docs` writes the pages anew; a bare `sphinx-build` must find some.
+if not generate.OUTPUT.is_dir() or not any(notebook.FOLDER.glob("*.md")):
     generate.main()
 
 project = "promptlab"

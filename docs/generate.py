@@ -1,19 +1,21 @@
-"""The code and the library -> the reference pages in `docs/reference/generated/`.
+"""The code and the library -> the reference pages in `docs/reference/generated/`, and the notebooks -> a page each.
 
 Run as `python -m docs.generate`, which `make docs` does. The pages are never edited by hand and never committed, so
-they say what the code says.
+they say what the code and the notebooks say.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from docs import notebook
 from promptlab import meanings
 
 OUTPUT = Path(__file__).parent / "reference" / "generated"
@@ -22,6 +24,7 @@ OUTPUT = Path(__file__).parent / "reference" / "generated"
 def main() -> None:
     """Write every page."""
     write_reference(OUTPUT)
+    write_notebooks(notebook.FOLDER)
 
 
 def write_reference(folder: Path) -> list[Path]:
@@ -32,6 +35,16 @@ def write_reference(folder: Path) -> list[Path]:
         path = folder / f"{name}.md"
         path.write_text(page().rstrip() + "\n", encoding="utf-8")
         written.append(path)
+    return written
+
+
+def write_notebooks(folder: Path) -> list[Path]:
+    """Write a page beside each notebook of a folder and give back their paths."""
+    written = []
+    for path in sorted(folder.glob("*.ipynb")):
+        page = notebook.to_markdown(json.loads(path.read_text(encoding="utf-8")))
+        path.with_suffix(".md").write_text(page, encoding="utf-8")
+        written.append(path.with_suffix(".md"))
     return written
 
 
@@ -136,7 +149,8 @@ def results_page() -> str:
     parts = [
         "# Fields of results.json",
         f"The schema version is {SCHEMA_VERSION}.",
-        "`cells` is a list of results, `baselines` a list of baselines; a number that could not be computed is null.",
+        "`cells` is a list of results, `baselines` and `agreements` are lists too; a number that could not be computed "
+        "is null.",
     ]
     for title, kind, known in result_kinds():
         hints = typing.get_type_hints(kind)
@@ -215,12 +229,13 @@ def file_models() -> list[tuple[str, Any, Mapping[str, str]]]:
 
 def result_kinds() -> list[tuple[str, Any, Mapping[str, str]]]:
     """Title, dataclass and meanings of what `results.json` holds."""
-    from promptlab.results import Baseline, MetricValue, Result
+    from promptlab.results import Agreement, Baseline, MetricValue, Result
 
     return [
         ("A result", Result, meanings.RESULT),
         ("A metric of a result", MetricValue, meanings.METRIC_VALUE),
         ("A baseline", Baseline, meanings.BASELINE),
+        ("An agreement", Agreement, meanings.AGREEMENT),
     ]
 
 
@@ -240,7 +255,8 @@ def _parameter(name: str, hint: Any, parameter: inspect.Parameter) -> tuple[str,
     kind, info = typing.get_args(hint)
     is_argument = type(info).__name__ == "ArgumentInfo"
     # Inside Annotated, typer keeps the first flag where a default would stand.
-    flags = [flag for flag in (info.default, *(info.param_decls or ())) if str(flag).startswith("-")]
+    given = [str(flag) for flag in (info.default, *(info.param_decls or ())) if str(flag).startswith("-")]
+    flags = [flag for both in given for flag in both.split("/")]  # --report/--no-report are two
     flags = flags or [f"--{name.replace('_', '-')}"]
     shown = name.upper() if is_argument else ", ".join(f"`{flag}`" for flag in flags)
     takes = "nothing" if kind is bool else info.metavar or _holds(kind)

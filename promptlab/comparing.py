@@ -224,6 +224,8 @@ def _compare(
     """One entry a metric, or one without metrics where a row has no gold label."""
     if set(ours.labels) != set(theirs.labels):
         raise DataError(f"task '{ours.task}' has other labels in run '{first.name}' than in '{second.name}'.")
+    for name in metrics:
+        check_metric(name, ours.labels)
     one, other = _shared(first, second, ours, theirs)
     named = PairedCells(
         task=ours.task,
@@ -243,7 +245,6 @@ def _compare(
 def _with_metric(
     named: PairedCells, name: str, one: _Decided, other: _Decided, labels: tuple[str, ...], seed: int
 ) -> PairedCells:
-    check_metric(name, labels)
     ours, theirs = one.outcome(labels), other.outcome(labels)
     found = paired_metric(name, theirs, ours, seed=seed)
     values = [measure(name, outcome, seed=seed) for outcome in (ours, theirs)]

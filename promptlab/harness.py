@@ -24,7 +24,15 @@ from promptlab.evaluation import StoredBlock, evaluate
 from promptlab.grids import Grid, LoadedRows, load_all_rows, make_grid
 from promptlab.hashing import content_hash
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
-from promptlab.preparing import Prepared, count_missing, encode_block, has_prompts, missing_windows, prepare_block
+from promptlab.preparing import (
+    Prepared,
+    count_lacking,
+    count_missing,
+    encode_block,
+    has_prompts,
+    missing_windows,
+    prepare_block,
+)
 from promptlab.provenance import Cost, find_model_facts, make_manifest, make_timings
 from promptlab.registry import BACKENDS
 from promptlab.results import Agreement, Result, RunResults, write_results
@@ -294,8 +302,8 @@ def _score_block(
     """Encode one block and score what it lacks, window by window."""
     block_store = store.block(prepared.planned.block_id)
     block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
-    if block.num_missing:
-        _fill_from_states(model, prepared, block_store)
+    if block.num_missing and _fill_from_states(model, prepared, block_store):
+        block.num_missing = count_lacking(prepared, block_store)
     stored, tally = block_store.read(), Tally()
     for prompts in missing_windows(block, block_store, stored, model.encoder, seed=spec.seed):
         part = score_block(
@@ -315,10 +323,10 @@ def _score_block(
         store.event("scored", block=prepared.planned.block_id, prompts=tally.num_prompts)
 
 
-def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> None:
-    """Score new tokens from the last states that are stored, where they are."""
+def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> int:
+    """Score new tokens from the last states that are stored, where they are; how many prompts that were."""
     new = sorted(set(prepared.token_ids) - set(block_store.read().columns))
-    score_from_states(model.backend, block_store, new)
+    return score_from_states(model.backend, block_store, new)
 
 
 def _stored(block: Prepared) -> StoredBlock:

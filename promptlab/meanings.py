@@ -43,6 +43,7 @@ LABEL_COLUMN: Mapping[str, str] = {
 TEMPLATE: Mapping[str, str] = {
     "fields": "Fields that the text may read; a misspelt one is then a fault of the file.",
     "tags": "What the template is for: `instructive`, or a control.",
+    "domain_prompt": "The text without a row, which the calibration `pmi_dc` compares with.",
     "reference": "Where it was published.",
     "notes": "What a reader should know.",
 }
@@ -58,8 +59,19 @@ RUN: Mapping[str, str] = {
     "revision": "Branch, tag or commit of a hub model.",
     "tasks": "Names, globs or paths.",
     "templates": "Names, globs, paths, or the text itself.",
-    "verbalizers": "Names, globs, paths, `label=word,label=word`, or a mapping.",
-    "calibrations": "Which calibrations to apply.",
+    "verbalizers": "Names, globs, paths, `label=word,label=word`, or a mapping; `@max` behind one takes that pool.",
+    "calibrations": "Names or globs of calibrations, `none` among them.",
+    "prepare": "Calibrations whose prompts are scored too, so that `rescore` can apply them later.",
+    "ensembles": "Name to the templates whose probabilities are averaged; a glob takes instructive ones; `--ensemble`.",
+    "metrics": "Metrics beside those of the tasks, such as `brier` or `f1(spam)`.",
+    "rows": "A file of rows that no task describes.",
+    "train_rows": "With `rows`: train rows with the same columns, for the calibrations `domain` and `support`.",
+    "text_column": "With `rows`: the column that templates call `text`.",
+    "fields": "With `rows`: field of the templates to column; without it every column is one. The flag is `--field`.",
+    "label_column": "With `rows`: the column of the gold label; left out where there is none.",
+    "label_values": "With `rows`: raw value of that column to label.",
+    "labels": "With `rows`: the labels, in order; default: those of the verbalizers.",
+    "family": "With `rows`: the family whose templates and verbalizers fit.",
     "data": "The folder that local sources lie in; default: `PROMPTLAB_DATA`.",
     "include": "Folders with `tasks/`, `templates/` and `verbalizers/` of your own.",
     "split": "The split that is scored.",
@@ -72,6 +84,7 @@ RUN: Mapping[str, str] = {
     "output_path": "The folder that runs go into.",
     "name": "Name of the run's folder; default: made of the models and the plan.",
     "no_text": "Note in the manifest that no text of rows may be shown.",
+    "store_states": "Keep the last states at masks, so that `rescore` can score words that come later.",
 }
 RESULT: Mapping[str, str] = {
     "cell": "Id of the cell.",
@@ -95,6 +108,9 @@ RESULT: Mapping[str, str] = {
     "predicted": "Label to number of rows that got it; `none` counts unscored rows.",
     "metrics": "Metric to value and interval; empty where rows have no gold labels.",
     "skipped": "Why nothing was decided, or null.",
+    "num_calibration_prompts": "Prompts that the prior of the calibration was estimated from.",
+    "members": "Ids of the cells that an ensemble averages; empty for a template.",
+    "samples": "The file under `samples/` that has the decisions row by row; empty where nothing was decided.",
 }
 METRIC_VALUE: Mapping[str, str] = {
     "value": "The metric on all rows.",
@@ -103,6 +119,20 @@ METRIC_VALUE: Mapping[str, str] = {
     "interval": "How the interval was made: `wilson`, `t`, `bootstrap`, or `bootstrap, approximate`.",
     "confidence": "Its two-sided confidence.",
     "higher_is_better": "Which way is good.",
+}
+AGREEMENT: Mapping[str, str] = {
+    "model": "The model as it was asked for.",
+    "task": "Name of the task.",
+    "split": "The split that was scored.",
+    "verbalizer": "Name of the verbalizer.",
+    "calibration": "Name of the calibration.",
+    "num_templates": "Instructive templates that were decided with both.",
+    "num_rows": "Rows on which they are compared; unscored ones are among them and agree with nothing.",
+    "value": "Mean over rows of the share of pairs of templates that predict the same label.",
+    "low": "Lower end of the interval.",
+    "high": "Upper end of the interval.",
+    "interval": "How the interval was made: `t`, over rows.",
+    "confidence": "Its two-sided confidence.",
 }
 BASELINE: Mapping[str, str] = {
     "task": "Name of the task.",

@@ -235,8 +235,8 @@ def _refuse_calibrations(grid: Grid, blocks: Sequence[PlannedBlock]) -> None:
         if name in grid.explicit and blocks and all(needed in block.faults for block in blocks):
             block = blocks[0]
             raise UsageError(
-                f"no cell can be calibrated by '{name}': with template '{block.template.template.name}' of task "
-                f"'{block.task.name}' it {block.faults[str(needed)]}"
+                f"task '{block.task.name}', template '{block.template.template.name}': calibration '{name}' "
+                f"{block.faults[str(needed)]}"
             )
 
 

@@ -111,14 +111,19 @@ def encode_block(prepared: Prepared, store: BlockStore, encoder: Encoder, *, see
         if encoded is not None:
             kept[name], left = encoded, left - number
     store.describe(prepared.planned.identity)
-    return EncodedBlock(prepared, _num_missing(prepared, store), kept)
+    return EncodedBlock(prepared, count_lacking(prepared, store), kept)
 
 
 def count_missing(prepared: Prepared, store: BlockStore) -> int:
     """How many distinct prompts lack a token, of those that can be scored; all of them where no row is stored yet."""
     if prepared.contexts:
         return prepared.num_prompts
-    return _num_missing(prepared, store)
+    return count_lacking(prepared, store)
+
+
+def count_lacking(prepared: Prepared, store: BlockStore) -> int:
+    """How many distinct prompts lack a token, of those that can be scored; the rows are stored."""
+    return int(store.read().missing(_distinct_keys(prepared, store), prepared.token_ids).sum())
 
 
 def has_prompts(prepared: Prepared, store: BlockStore) -> bool:
@@ -129,10 +134,6 @@ def has_prompts(prepared: Prepared, store: BlockStore) -> bool:
 def _distinct_keys(prepared: Prepared, store: BlockStore) -> Any:
     keys = np.concatenate([store.read_rows(source.stored)[0].keys for source in prepared.sources.values()])
     return np.unique(keys[keys != b""])
-
-
-def _num_missing(prepared: Prepared, store: BlockStore) -> int:
-    return int(store.read().missing(_distinct_keys(prepared, store), prepared.token_ids).sum())
 
 
 def find_sources(planned: PlannedBlock) -> dict[str, Source]:

@@ -59,6 +59,29 @@ _TAGS: Schema = {
     ]
 }
 _WHOLE: Schema = {"type": "integer", "minimum": 1}
+_PAIR: Schema = {"type": "string", "pattern": r"^[^=]*[^=\s][^=]*=.*\S"}
+_PAIRS: Schema = {
+    "anyOf": [
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        _PAIR,
+        {"type": "array", "items": _PAIR},
+        {"type": "null"},
+    ]
+}
+_PART = r"[^|=]*[^|=\s][^|=]*"
+_ENSEMBLE: Schema = {"type": "string", "pattern": rf"^{_PART}(\|{_PART})*(={_PART}(\|{_PART})*)?$"}
+_ENSEMBLES: Schema = {
+    "anyOf": [
+        {
+            "type": "object",
+            "additionalProperties": {
+                "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+            },
+        },
+        _ENSEMBLE,
+        {"type": "array", "items": _ENSEMBLE},
+    ]
+}
 # Where a validator reads more or less than the type of its field says.
 _WRITTEN: Mapping[Any, Mapping[str, Schema]] = {
     TemplateHead: {"tags": _TAGS},
@@ -67,6 +90,9 @@ _WRITTEN: Mapping[Any, Mapping[str, Schema]] = {
         "verbalizers": {
             "anyOf": [{"type": "string"}, _LABELS, {"type": "array", "items": {"anyOf": [{"type": "string"}, _LABELS]}}]
         },
+        "ensembles": _ENSEMBLES,
+        "fields": _PAIRS,
+        "label_values": _PAIRS,
         "limit": {"anyOf": [_WHOLE, {"type": "string", "pattern": "^(first:)?0*[1-9][0-9]*$"}, {"type": "null"}]},
         "max_length": {"anyOf": [{"type": "integer", "minimum": 4}, {"type": "null"}]},
         "dtype": {"enum": list(DTYPES)},

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptlab.results import Baseline, MetricValue, Result, RunResults
+from promptlab.results import Agreement, Baseline, MetricValue, Result, RunResults
 
 LABELS = ("negative", "positive")
 TEMPLATES = {"made/it_was": "instructive", "made/just": "instructive", "made/why": "irrelevant", "made/null": "null"}
@@ -39,6 +39,19 @@ def cell(template: str, verbalizer: str = "made/good_bad", calibration: str = "n
         "metrics": {"accuracy": metric(0.5)},
     }
     return Result(**(values | changed))
+
+
+def ensemble(name: str, verbalizer: str = "made/good_bad", calibration: str = "none", **changed: Any) -> Result:
+    """A decided ensemble of two templates."""
+    values: dict[str, Any] = {"template_tags": ("ensemble",), "members": ("one", "other"), "prior": {}}
+    return cell(f"ensemble:{name}", verbalizer, calibration, **(values | changed))
+
+
+def agreement(verbalizer: str = "made/good_bad", calibration: str = "none", value: float = 0.8) -> Agreement:
+    """How far two templates agree on 100 rows."""
+    names = {"model": "mini", "task": "reviews", "split": "test", "verbalizer": verbalizer, "calibration": calibration}
+    ends = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    return Agreement(**names, **ends, num_templates=2, num_rows=100, interval="t", confidence=0.95)
 
 
 def run(

@@ -135,7 +135,7 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UsageError(
             f"model '{name}' is neither a folder nor bundled ({', '.join(BUNDLED_NAMES)}), and the hub did not give it "
-            f"({reason})."
+            f"({reason}). Check the name and the network, or give the folder of a copy."
         ) from None
 
 

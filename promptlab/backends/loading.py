@@ -30,9 +30,10 @@ def resolve_device(device: str) -> str:
     except RuntimeError:
         raise UsageError(f"--device {device}: write auto, cpu, cuda, cuda:N or mps.") from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices.")
+        number = torch.cuda.device_count()
+        raise UsageError(f"--device {device}: this machine has {number} CUDA devices. Use --device cpu, or auto.")
     if found.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: this machine has no such device.")
+        raise UsageError("--device mps: this machine has no such device. Use --device cpu, or auto.")
     if found.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"--device {device}: write auto, cpu, cuda, cuda:N or mps.")
     return f"cuda:{found.index or 0}" if found.type == "cuda" else found.type

@@ -98,7 +98,7 @@ def _call(arguments: list[str]) -> None:
     command = get_command(app)
     try:
         with command.make_context("promptlab", list(arguments)) as context:
-            _refuse_repeats(command, context, arguments)
+            _refuse_contradictions(context, arguments)
             command.invoke(context)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
@@ -112,18 +112,21 @@ def _call(arguments: list[str]) -> None:
         raise UsageError(_sentence(error, arguments)) from None
 
 
-def _refuse_repeats(command: Any, context: Any, arguments: list[str]) -> None:
-    """Refuse an option that takes one value and is given several; the parser would keep the last in silence."""
+def _refuse_contradictions(context: Any, arguments: list[str]) -> None:
+    """Refuse an option that takes one value and is given two; the parser would keep the last in silence."""
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
-    verb = command.commands.get(name)
+    verb = get_command(app).commands.get(name)  # type: ignore[attr-defined]  # a group, as there are several commands
     if verb is None:
         return
+    options = [one for one in verb.params if one.param_type_name == "option" and not (one.multiple or one.is_flag)]
+    for option in options:
+        option.multiple = True
     of_verb = verb.context_class(verb, info_name=name, parent=context)
-    _, _, given = verb.make_parser(of_verb).parse_args(arguments[arguments.index(name) + 1 :])
-    for option in verb.params:
-        takes_one = option.param_type_name == "option" and not option.multiple and not option.is_flag
-        if takes_one and given.count(option) > 1:
-            raise UsageError(f"'{option.opts[0]}' is given {given.count(option)} times and takes one value.")
+    given, _, _ = verb.make_parser(of_verb).parse_args(arguments[arguments.index(name) + 1 :])
+    for option in options:
+        values = list(dict.fromkeys(given.get(option.name, [])))
+        if len(values) > 1:
+            raise UsageError(f"{option.opts[0]} takes one value and is given {' and '.join(map(repr, values))}.")
 
 
 def _sentence(fault: Any, arguments: list[str]) -> str:

@@ -43,14 +43,17 @@ def split_pairs(values: Sequence[str] | None) -> list[str] | None:
 
 
 def table(rows: Sequence[Sequence[str]], *, header: Sequence[str], wrap: bool = False, width: int = WIDTH) -> str:
-    """Left-aligned columns within `width` characters; the last one is cut with an ellipsis, or wrapped."""
+    """Left-aligned columns within `width` characters; the last one is cut with an ellipsis, or wrapped.
+
+    A word that is longer than the column is broken where it is wrapped, but for a path, which somebody may copy.
+    """
     *columns, last = zip(header, *rows, strict=True)
     widths = [max(len(cell) for cell in column) for column in columns]
     space = max(width - sum(taken + len(_GAP) for taken in widths), _NARROWEST)
     lines = []
     for *cells, text in zip(*columns, last, strict=True):
         start = "".join(cell.ljust(taken) + _GAP for cell, taken in zip(cells, widths, strict=True))
-        parts = textwrap.wrap(text, space, break_long_words=False) or [""] if wrap else [_cut(text, space)]
+        parts = textwrap.wrap(text, space, break_long_words="/" not in text) or [""] if wrap else [_cut(text, space)]
         lines += [start + parts[0], *(" " * len(start) + part for part in parts[1:])]
     return "\n".join(line.rstrip() for line in lines)
 

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from promptlab.comparing import AXES, PairedCells, RunComparison
-from promptlab.reporting.columns import fit_columns
+from promptlab.reporting.columns import cut, fit_columns
 from promptlab.reporting.formats import model_names, percent, plural, signed, three_digits
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def comparison_lines(found: RunComparison, width: int = 80) -> list[str]:
             f"over {plural(len(values), 'pair')})",
             width,
         )
-    return [*lines, "", *(line for sentence in _notes(found, pairs) for line in _wrapped(sentence, width))]
+    notes = [line for sentence in _notes(found, pairs) for line in _wrapped(sentence, width)]
+    return [*lines, "", *notes] if notes else lines
 
 
 def comparison_csv(found: RunComparison) -> str:
@@ -86,7 +87,17 @@ def _pair_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
         ]
         for pair, names in zip(pairs, named, strict=True)
     ]
-    return fit_columns(head, rows, width, num_left=len(columns))
+    lines = fit_columns(head, rows, width, num_left=len(columns))
+    return lines if max(map(len, lines)) <= width else _stacked(head, rows, width, num_left=len(columns))
+
+
+def _stacked(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, num_left: int) -> list[str]:
+    """A table whose names do not fit beside its numbers: a line of names above each line of numbers."""
+    named, *numbers = fit_columns(head[num_left:], [row[num_left:] for row in rows], width - len(_GAP), num_left=0)
+    lines = [cut(", ".join(head[:num_left]), width), _GAP + named]
+    for row, line in zip(rows, numbers, strict=True):
+        lines += [cut(", ".join(row[:num_left]), width), _GAP + line]
+    return lines
 
 
 def _names(pair: PairedCells) -> dict[str, str]:
@@ -131,7 +142,8 @@ def _notes(found: RunComparison, pairs: Sequence[PairedCells]) -> list[str]:
         notes.append(f"paired on {_rows(pairs)}; {tests}; p adjusted by Holm over {plural(len(pairs), 'comparison')}")
     for side, number in (("first", found.unpaired_first), ("second", found.unpaired_second)):
         if number:
-            notes.append(f"{plural(number, 'cell')} of the {side} run have no partner")
+            verb = "has" if number == 1 else "have"
+            notes.append(f"{plural(number, 'cell')} of the {side} run {verb} no partner")
     return notes
 
 

@@ -41,8 +41,9 @@ class Grid:
     """The cells of one model on one task, and what they are measured by.
 
     `metric` is None where the rows have no gold labels; `gold_counts` is None where the run does not tell them.
-    `texts` has the words of inline templates and verbalizers, by name. `ensembles` are cells too, and stand apart: they
-    are no templates. `agreements` says how often two instructive templates predict the same label.
+    `texts` has the words of inline templates and verbalizers, by name. `ensembles` are cells too, skipped ones among
+    them, and stand apart: they are no templates. `agreements` says how often two instructive templates predict the
+    same label.
     """
 
     model: str
@@ -250,7 +251,7 @@ def _make_grid(results: RunResults, found: Sequence[Result]) -> Grid:
         baseline_notes={item.name: item.note for item in of_task},
         gold_counts=facts.get("gold_counts"),
         texts={**template_texts(results.manifest), **verbalizer_texts(results.manifest, first.labels)},
-        ensembles=tuple(cell for cell in found if cell.members and cell.skipped is None),
+        ensembles=tuple(cell for cell in found if cell.members),
         agreements=tuple(one for one in results.agreements if (one.model, one.task, one.split) == of_grid),
     )
 

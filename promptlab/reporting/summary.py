@@ -149,7 +149,7 @@ def _notes(grids: Sequence[Grid], *, num_decided: int, width: int) -> list[str]:
 
 
 def _ensemble_sentences(grids: Sequence[Grid]) -> list[str]:
-    """One sentence an ensemble of a model on a task: its metric by calibration, the median over verbalizers."""
+    """What each ensemble of a model on a task came to: its metric by calibration, the median over verbalizers."""
     models = model_names(grid.model for grid in grids)
     sentences = []
     for grid in grids:
@@ -163,6 +163,9 @@ def _ensemble_sentences(grids: Sequence[Grid]) -> list[str]:
                     parts.append(f"{calibration} {three_digits(spread.median)}")
             if parts:
                 sentences.append(f"{name} on {where}, median over verbalizers: {', '.join(parts)}")
+            lost = [cell for cell in grid.ensembles if cell.template == name and cell.skipped is not None]
+            if lost:
+                sentences.append(f"{name} on {where} skipped in {plural(len(lost), 'cell')}: {lost[0].skipped}")
     return sentences
 
 

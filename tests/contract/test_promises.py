@@ -13,20 +13,21 @@ import numpy as np
 import pytest
 
 from promptlab.batching import BatchSize
+from promptlab.blocks import BlockStore
+from promptlab.files import read_table
+from promptlab.grids import applies
 from promptlab.harness import execute
 from promptlab.label_words import find_word_ids, slot_contexts
-from promptlab.planning import applies
 from promptlab.rendering import compile_template, render
-from promptlab.results import RunResults
 from promptlab.rows import Limit, load_rows
 from promptlab.scoring import score_block
 from promptlab.specs.run import BUNDLED_TASKS, RunSpec
 from promptlab.specs.task import Task
 from promptlab.specs.template import load_templates
 from promptlab.specs.verbalizer import load_verbalizers
-from promptlab.store import BlockStore, read_table
 from promptlab.types import EncodedPrompt, Example, Prompt, Segment
 from tests.oracles import mask_log_probs, prompt, tokenized, word_id
+from tests.stored import block_scores, by_row, decisions
 from tests.tiny_library import TEXTS, write_library, write_text
 from tests.tiny_models import KINDS
 
@@ -76,17 +77,6 @@ def test_every_shipped_word_is_the_token_in_its_place(tokenizers: dict[str, Any]
         (context,) = slot_contexts(asked)
         for word, found in find_word_ids(encoder, words, [context]).items():
             assert word_id(tokenizers[kind], asked, word) == (None if isinstance(found, str) else found)
-
-
-def decisions(run: RunResults) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
-    """The stored decisions of every cell."""
-    return {
-        (result.template, result.verbalizer, result.calibration): read_table(
-            run.folder / "samples" / f"{result.cell}.parquet"
-        )[0].to_pydict()
-        for result in run.results
-        if result.skipped is None
-    }
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
@@ -151,8 +141,9 @@ def test_rows_in_another_order_are_the_same_bytes(tiny: dict[str, Path], tmp_pat
     write_text(path, "".join(reversed(path.read_text().splitlines(keepends=True))))
     other = decisions(execute(RunSpec(**{**dict(spec), "output_path": str(tmp_path / "other")})))
     for cell, found in one.items():
-        by_row = dict(zip(found["row_id"], found["log_probabilities"], strict=True))
-        assert by_row == dict(zip(other[cell]["row_id"], other[cell]["log_probabilities"], strict=True))
+        assert found["row_id"] == other[cell]["row_id"][::-1]
+        for column in ("log_probabilities", "predicted", "log_mass"):
+            assert by_row(found, column) == by_row(other[cell], column)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
@@ -167,12 +158,12 @@ def test_a_block_killed_at_any_batch_ends_with_the_same_numbers(
     num_forwards = score_block(backend, straight, encoded, [7, 9], batch_size=size).num_forwards
     score, countdown, calls = type(backend).score, [2], []
 
-    def stop(self: Any, prompts: Sequence[EncodedPrompt], token_ids: Any) -> Any:
+    def stop(self: Any, prompts: Sequence[EncodedPrompt], token_ids: Any, **options: Any) -> Any:
         countdown[0] -= 1
         if countdown[0] < 0:
             raise KeyboardInterrupt
         calls.append(len(prompts))
-        return score(self, prompts, token_ids)
+        return score(self, prompts, token_ids, **options)
 
     monkeypatch.setattr(type(backend), "score", stop)
     for attempt in range(num_forwards + 1):
@@ -183,10 +174,7 @@ def test_a_block_killed_at_any_batch_ends_with_the_same_numbers(
         except KeyboardInterrupt:
             continue
     assert num_forwards == len(calls)
-    one, other = straight.read(), killed.read()
-    assert set(one.rows) == set(other.rows)
-    keys = [key for key, _, _ in one.rows]
-    assert np.array_equal(one.take(keys), other.take(keys))
+    assert block_scores(straight) == block_scores(killed)
 
 
 def test_a_prompt_key_is_what_the_model_sees(backends: dict[str, Any]) -> None:
@@ -198,26 +186,34 @@ def test_a_prompt_key_is_what_the_model_sees(backends: dict[str, Any]) -> None:
     assert keys[0] == keys[1]
 
 
+def nan_free(value: Any) -> bool:
+    """Whether no number in a column, lists of numbers too, is NaN."""
+    return all(one is None or isinstance(one, str) or not np.isnan(one).any() for one in value)
+
+
 def test_no_stored_file_holds_nan_or_text_of_rows(tiny: dict[str, Path], tmp_path: Path) -> None:
-    """Rows that do not fit are null in what a run stores, and nothing stored holds the text of a row."""
+    """Rows that do not fit are null in what a run stores; no file, with its reasons and metadata, holds a text."""
     library = write_library(tmp_path / "library")
-    rows = [{"text": "great " * (9 * number) + "zqz", "label": "positive"} for number in range(1, 9)]
-    write_text(library / "tasks" / "data" / "views" / "test.jsonl", "\n".join(map(json.dumps, rows)) + "\n")
+    for split, first in (("test", 1), ("train", 2)):
+        rows = [{"text": "great " * (9 * number + first) + "zqz", "label": "positive"} for number in range(1, 9)]
+        write_text(library / "tasks" / "data" / "views" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)) + "\n")
     spec = RunSpec(
-        models=(str(tiny["bert"]),), tasks=("views",), templates=("{{ text | fixed }} It was {{ mask }}.",),
-        include=(str(library),), verbalizers=("opinions/*",), device="cpu", output_path=str(tmp_path / "results"),
+        models=(str(tiny["bert"]),), tasks=("views",), include=(str(library),), verbalizers=("opinions/*",),
+        templates=("{{ text | fixed }} It was {{ mask }}.", "{{ text }}{{ mask }}!", "opinions/in_brackets"),
+        calibrations=("*",), prepare=("*",), store_states=True, device="cpu", output_path=str(tmp_path / "results"),
     )  # fmt: skip
     run = execute(spec)
-    scored = [result for result in run.scored() if result.template.startswith("inline")]
-    assert all(0 < result.num_unscored < len(rows) for result in scored)
-    for path in run.folder.rglob("*"):
-        if path.suffix in (".json", ".jsonl"):
+    assert any(0 < result.num_unscored < len(rows) for result in run.scored())
+    assert any(result.skipped for result in run.results)
+    stored = [path for path in run.folder.rglob("*") if path.is_file()]
+    assert {".json", ".jsonl", ".parquet"} == {path.suffix for path in stored}
+    for path in stored:
+        if path.suffix != ".parquet":
             text = path.read_text()
-            json.loads(text.splitlines()[0] if path.suffix == ".jsonl" else text, parse_constant=pytest.fail)
+            for document in text.splitlines() if path.suffix == ".jsonl" else [text]:
+                json.loads(document, parse_constant=pytest.fail)
             assert "zqz" not in text
-        if path.suffix == ".parquet":
-            table = read_table(path)[0]
-            assert "zqz" not in str(table.to_pydict())
-            values = [v for name in ("log_probabilities", "log_mass") if name in table.column_names
-                      for v in table[name].to_pylist()]  # fmt: skip
-            assert all(value is None or not np.isnan(value).any() for value in values)
+            continue
+        table, metadata = read_table(path)
+        assert "zqz" not in f"{path} {table.to_pydict()} {metadata}"
+        assert all(nan_free(table[name].to_pylist()) for name in table.column_names)

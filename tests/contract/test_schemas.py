@@ -17,7 +17,9 @@ from promptlab.schemas import _WRITTEN, FILES, MEANINGS, file_keys, file_schema
 from promptlab.specs.template import _split_head
 
 SHIPPED = [file for kind in ("task", "template", "verbalizer") for file in list_files(kind).values()]
-HEAD: dict[str, Any] = {"fields": ["text"], "tags": ["instructive"], "reference": "r", "notes": "n"}
+HEAD: dict[str, Any] = {
+    "fields": ["text"], "tags": ["instructive"], "domain_prompt": "It was {{ mask }}.", "reference": "r", "notes": "n",
+}  # fmt: skip
 VERBALIZER: dict[str, Any] = {"labels": {"bad": ["no"], "good": ["yes"]}, "pool": "max", "multi_token": "refuse"}
 SOURCE: dict[str, Any] = {
     "local": "x",
@@ -31,6 +33,10 @@ TASK: dict[str, Any] = {
     "metrics": ["accuracy"], "language": "en", "license": "l", "citation": "c", "homepage": None, "version": 1,
 }  # fmt: skip
 WHOLE: dict[str, dict[str, Any]] = {"task": TASK, "template": HEAD, "verbalizer": VERBALIZER, "run": {"tasks": ["x"]}}
+OWN: dict[str, Any] = {
+    "tasks": ["everyday_nli", "news_topic", "review_sentiment"], "rows": "a.csv", "train_rows": "b.csv",
+    "text_column": "body", "label_column": "stars", "labels": ["bad", "good"], "family": "mood",
+}  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {
     "task": {"name": "n", "path": "p"},
     "verbalizer": {"name": "n", "path": "p", "family": None},
@@ -130,6 +136,15 @@ def test_every_key_is_explained(kind: str) -> None:
         ("run", {"limit": None}),
         ("run", {"batch_size": "auto"}),
         ("run", {"batch_size": 8}),
+        ("run", {"calibrations": ["none", "do*"], "prepare": "support", "metrics": ["brier", "f1(good)"]}),
+        ("run", {"prepare": [], "metrics": "brier", "store_states": True}),
+        ("run", {"ensembles": "*"}),
+        ("run", {"ensembles": ["a/*", "both = it_was | just"]}),
+        ("run", {"ensembles": {"both": ["it_was", "just"], "all": "a/*"}}),
+        ("run", OWN),
+        ("run", {**OWN, "label_values": {"0": "bad", "1": "good"}, "fields": {"who": "name"}}),
+        ("run", {**OWN, "label_values": ["0=bad", "1=good"], "fields": "who=name"}),
+        ("run", {**OWN, "label_column": None, "labels": "bad"}),
         ("run", {"max_length": 64, "seed": 3, "dtype": "bfloat16", "no_text": True, "data": None, "include": "mine"}),
     ],
 )
@@ -174,6 +189,18 @@ def test_what_promptlab_reads_is_valid(kind: str, change: dict[str, Any]) -> Non
         ("run", {"dtype": "float8"}),
         ("run", {"limt": 5}),
         ("run", {"no_text": "yes"}),
+        ("run", {"store_states": "yes"}),
+        ("run", {"prepare": {"a": "b"}}),
+        ("run", {"metrics": [3]}),
+        ("run", {"ensembles": "a="}),
+        ("run", {"ensembles": "a=b||c"}),
+        ("run", {"ensembles": {"a": []}}),
+        ("run", {"ensembles": [3]}),
+        ("run", {**OWN, "fields": "who"}),
+        ("run", {**OWN, "label_values": ["0="]}),
+        ("run", {**OWN, "label_values": {"0": 1}}),
+        ("run", {**OWN, "rows": ["a.csv"]}),
+        ("template", {"domain_prompt": 3}),
     ],
 )
 def test_what_promptlab_refuses_is_invalid(kind: str, change: dict[str, Any]) -> None:

@@ -48,7 +48,13 @@ def run(call: Call, moods: Path, tiny: dict[str, Path], monkeypatch: pytest.Monk
 
     def type_in(*arguments: object, tasks: str | None = "moods", model: object = tiny["bert"]) -> Said:
         chosen = ["--tasks", tasks] if tasks else []
-        place = ["--include", moods, "--data", moods / "data", "--device", "cpu"]
+        place = [
+            "--include",
+            moods,
+            "--data",
+            moods / "data",
+            *([] if "--device" in arguments else ["--device", "cpu"]),
+        ]
         return call("run", *(["--model", model] if model else []), *chosen, *place, *arguments)
 
     return type_in

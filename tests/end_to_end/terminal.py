@@ -35,6 +35,16 @@ class Said(NamedTuple):
 Call = Callable[..., Said]
 
 
+def assert_fault(said: Said, code: int, *parts: str) -> None:
+    """One explained fault: the exit code, every part in the text, whole sentences, no traceback."""
+    assert said.code == code, said
+    assert "Traceback" not in said.err
+    sentences = said.err[said.err.index("error: ") :].rstrip("\n")
+    assert all(line.endswith((".", ":", "?", "-safetensors")) for line in sentences.splitlines()), sentences
+    for part in parts:
+        assert part in sentences
+
+
 def write_moods(root: Path) -> Path:
     """A folder for --include and --data: one task with twelve test rows, two templates, two verbalizers."""
     files = {

@@ -7,20 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.terminal import Call, Said
+from tests.end_to_end.terminal import Call, assert_fault
 
 ERROR, USAGE, SOME_FAILED = 1, 2, 3
 IT_WAS = ("--templates", "mood/it_was")
-
-
-def assert_fault(said: Said, code: int, *parts: str) -> None:
-    """One explained fault: the exit code, every part in the text, whole sentences, no traceback."""
-    assert said.code == code, said
-    assert "Traceback" not in said.err
-    sentences = said.err[said.err.index("error: ") :].rstrip("\n")
-    assert all(line.endswith((".", ":", "?", "-safetensors")) for line in sentences.splitlines()), sentences
-    for part in parts:
-        assert part in sentences
+ASKED = ("--template", "{{ text }} It was {{ mask }}.", "--verbalizer", "bad=terrible,good=great")
+TRIED = ("--template", "{{ text }} It was {{ mask }}.", "--labels", "bad=terrible,good=great")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +34,7 @@ def assert_fault(said: Said, code: int, *parts: str) -> None:
         (["ls", "--output", "names"], USAGE, ["--output names: say of which kind, as in `promptlab ls templates"]),
         (["ls", "templates", "sentimnt/*"], USAGE, ["no template matches 'sentimnt/*'.", "`promptlab ls templates`"]),
         (["ls", "templates", "it_wsa"], USAGE, ["template 'it_wsa' is unknown. Did you mean 'it_was'?"]),
-        (["ls", "templates", "--task", "sst"], USAGE, ["task 'sst' is unknown. Did you mean 'sst2'?"]),
+        (["ls", "templates", "--task", "subjj"], USAGE, ["task 'subjj' is unknown. Did you mean 'subj'?"]),
         (["ls", "templates", "--tag", "nul"], USAGE, ["--tag nul: no templates have it. Did you mean 'null'?"]),
         (["ls", "templates", "--field", "txt"], USAGE, ["--field txt: no templates have it. Did you mean 'text'?"]),
         (["ls", "tasks", "--language", "eng"], USAGE, ["--language eng: no tasks have it. Did you mean 'en'?"]),
@@ -51,7 +43,11 @@ def assert_fault(said: Said, code: int, *parts: str) -> None:
         (["ls", "tasks", "--task", "sst2"], USAGE, ["--task: only templates, verbalizers apply to a task."]),
         (["ls", "tasks", "--include", "nowhere"], USAGE, ["--include nowhere: there is no such folder."]),
         (["show"], USAGE, ["Missing argument 'NAME'", "`promptlab show --help`"]),
-        (["show", "sst"], USAGE, ["'sst' is unknown. Did you mean 'sst2'?", "`promptlab ls` counts what there is."]),
+        (
+            ["show", "subjj"],
+            USAGE,
+            ["'subjj' is unknown. Did you mean 'subj'?", "`promptlab ls` counts what there is."],
+        ),
         (["show", "null"], USAGE, ["'null' is one of several: template acceptability/null", "Give the whole name."]),
         (["show", "sst2", "--kind", "tasks"], USAGE, ["--kind tasks: there is no such kind. Did you mean 'task'?"]),
         (["show", "sst2", "--output", "names"], USAGE, ["--output names: write text or json."]),
@@ -59,6 +55,23 @@ def assert_fault(said: Said, code: int, *parts: str) -> None:
         (["schema", "taks"], USAGE, ["schema taks: there is no such file. Did you mean 'task'?"]),
         (["ls", "tasks", "--family", "sentimnt"], USAGE, ["Did you mean 'sentiment'?", "Known: acceptability, "]),
         (["ls", "models", "--family", "nli"], USAGE, ["only tasks, templates, verbalizers have families"]),
+        (
+            ["run", "--rows", "a.csv", "--limit", "3", "--limit=4"],
+            USAGE,
+            ["--limit takes one value and is given '3' and '4'."],
+        ),
+        (
+            ["run", "--rows", "a.csv", "--text-column", "a", "--text_column", "b"],
+            USAGE,
+            ["--text-column takes one value and is"],
+        ),
+        (["run", "--rows", "a.csv"], USAGE, ["name --templates and --verbalizers, or a --family (acceptability, "]),
+        (
+            ["run", "--rows", "a.csv", "--family", "nli"],
+            USAGE,
+            ["several sets of labels (", "name one set by --labels"],
+        ),
+        (["run", "--rows", "a.csv", "--family", "sentimnt"], USAGE, ["'sentimnt'. Did you mean 'sentiment'?"]),
         (["preview", "--rows", "0"], USAGE, ["'--rows'", "greater than or equal to 1"]),
         (["preview", "--templates", "it_wass"], USAGE, ["template 'it_wass' is unknown. Did you mean 'it_was'?"]),
         (["doctor", "--dtype", "int8"], USAGE, ["--dtype int8: choose one of float32, bfloat16, float16."]),
@@ -67,12 +80,74 @@ def assert_fault(said: Said, code: int, *parts: str) -> None:
         (["report"], USAGE, ["Missing argument 'RUN'", "`promptlab report --help`"]),
         (["report", "nowhere"], ERROR, ["nowhere: there is no such run folder", "--output-path"]),
         (["report", "."], ERROR, [".: holds no finished run", "The command of a run"]),
+        (["rescore"], USAGE, ["Missing argument 'RUN'", "`promptlab rescore --help`"]),
+        (["rescore", "x"], USAGE, ["rescore: name what is to be added with --verbalizers, --calibrations, --metrics"]),
+        (["rescore", "nowhere", "--metrics", "brier"], ERROR, ["nowhere: there is no such run folder."]),
+        (["rescore", ".", "--metrics", "brier"], ERROR, [".: holds no finished run."]),
+        (["rescore", ".", "--metrics", "brier", "--output", "csv"], USAGE, ["--output csv: write text or json."]),
+        (["compare"], USAGE, ["Missing argument 'RUN'", "`promptlab compare --help`"]),
+        (["compare", "one"], USAGE, ["Missing argument 'RUN'"]),
+        (["compare", "one", "other"], ERROR, ["one: there is no such run folder."]),
+        (["compare", "a", "b", "--output", "html"], USAGE, ["--output html: write text, json or csv."]),
+        (
+            ["compare", "a", "b", *["--template", "x"] * 3],
+            USAGE,
+            ["--template: give it once, or twice", "found 3 values"],
+        ),
+        (["predict"], USAGE, ["Missing argument 'FILE'", "`promptlab predict --help`"]),
+        (["predict", "a.csv"], USAGE, ["Missing option '--template'"]),
+        (["predict", "a.csv", *ASKED[:2]], USAGE, ["Missing option '--verbalizer'"]),
+        (["predict", "b.csv", *ASKED], ERROR, ["b.csv: there is no such file. Did you mean 'a.csv'?"]),
+        (["predict", "a.csv", *ASKED, "--output", "json"], USAGE, ["--output json: write csv or jsonl."]),
+        (["predict", "a.csv", *ASKED, "-o", "a.txt"], USAGE, ["--output-path a.txt: must end in .csv or .jsonl"]),
+        (["predict", "a.csv", *ASKED, "--format", "csv"], USAGE, ["--format csv: is for standard input"]),
+        (["predict", "a.csv", *ASKED, "--field", "who"], USAGE, ["--field: write name=value, found 'who'."]),
+        (["predict", "a.csv", *ASKED, "--text-column", "txt"], USAGE, ["'txt' is missing. Did you mean 'text'?"]),
+        (
+            ["predict", "a.csv", *ASKED, "--calibration", "batch"],
+            USAGE,
+            ["needs all rows at once", "`promptlab run --row"],
+        ),
+        (["predict", "a.csv", *ASKED, "--calibration", "batsch"], USAGE, ["Did you mean 'batch'?"]),
+        (["predict", "a.csv", *ASKED, "--dtype", "int8"], USAGE, ["--dtype int8: choose one of float32, bfloat16"]),
+        (["predict", "a.csv", *ASKED, "--max-length", "2"], USAGE, ["'--max-length'", "greater than or equal to 4"]),
+        (
+            ["predict", "a.csv", *ASKED, "--prefix", "a", "--prefix", "b"],
+            USAGE,
+            ["--prefix takes one value and is given 'a' and 'b'."],
+        ),
+        (["try"], USAGE, ["Missing option '--template'", "`promptlab try --help`"]),
+        (["try", *TRIED], USAGE, ["try: give the text by --text TEXT, or the template's fields by --field name=text."]),
+        (
+            ["try", *TRIED, "--text", "x", "--field", "text=y"],
+            USAGE,
+            ["--field text=y: the field 'text' is given twice."],
+        ),
+        (["try", *TRIED, "--field", "x"], USAGE, ["--field x: write field=text."]),
+        (
+            ["try", *TRIED, "--field", "txt=x"],
+            ERROR,
+            ["field 'text' is unknown in what was given. Did you mean 'txt'?"],
+        ),
+        (["try", *TRIED, "--text", "x", "--output", "csv"], USAGE, ["--output csv: write text or json."]),
+        (
+            ["try", *TRIED, "--text", "x", "--device", "gpu"],
+            USAGE,
+            ["--device gpu: write auto, cpu, cuda, cuda:N or mps."],
+        ),
+        (["try", *TRIED[:2], "--labels", "a=great", "--text", "x"], ERROR, ["labels: needs at least 2, found 1."]),
+        (
+            ["try", *TRIED[:2], "--labels", "a=zzzqqq,b=bad", "--text", "x"],
+            ERROR,
+            ["label word 'zzzqqq' splits into"],
+        ),
         (["convert", "."], USAGE, ["'--output-path'", "`promptlab convert --help`"]),
         (["convert", ".", "-o", "there"], ERROR, ["has no pytorch_model.bin to convert"]),
     ],
 )
 def test_a_command_that_cannot_be_understood(call: Call, arguments: list[str], code: int, parts: list[str]) -> None:
     """Commands, flags, their values and their names are refused before anything is done."""
+    Path("a.csv").write_text("text\na fine day\n", encoding="utf-8")
     assert_fault(call(*arguments), code, *parts)
 
 
@@ -294,4 +369,5 @@ def test_a_run_in_which_no_row_fits_counts_every_row(run: Call) -> None:
     cells = json.loads(Path("results/short/results.json").read_text(encoding="utf-8"))["cells"]
     plain = [cell for cell in cells if cell["calibration"] == "none"]
     assert {(cell["num_unscored"], cell["metrics"]["accuracy"]["value"]) for cell in plain} == {(12, 0.0)}
-    assert all("content-free texts" in cell["skipped"] for cell in cells if cell["calibration"] == "contextual")
+    reason = "calibration 'contextual' has no prompt that can be scored: the text that must not be cut is longer than"
+    assert all(reason in cell["skipped"] for cell in cells if cell["calibration"] == "contextual")

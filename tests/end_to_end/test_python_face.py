@@ -18,8 +18,11 @@ PUBLIC = [
     "Template",
     "Verbalizer",
     "__version__",
+    "compare",
     "load_run",
+    "predict",
     "register",
+    "rescore",
     "run",
 ]
 
@@ -45,8 +48,8 @@ def test_the_public_names_are_pinned_sorted_and_there() -> None:
     """A name more or less is a decision, and each can be reached."""
     assert PUBLIC == pl.__all__ == sorted(pl.__all__) == dir(pl)
     assert all(getattr(pl, name) is not None for name in PUBLIC)
-    with pytest.raises(AttributeError, match="module 'promptlab' has no attribute 'compare'"):
-        pl.compare  # noqa: B018 - the access itself is what is tested
+    with pytest.raises(AttributeError, match="module 'promptlab' has no attribute 'tune'"):
+        pl.tune  # noqa: B018 - the access itself is what is tested
 
 
 def test_a_run_is_a_table_a_report_and_a_folder(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_a_run_is_a_table_a_report_and_a_folder(asked: dict[str, Any], tmp_path:
     assert run.path == tmp_path / "runs" / run.name
     assert repr(run).startswith(f"Run {run.name!r}, 4 cells, in {run.path}\n")
     assert "contextual" in repr(run)
-    assert run._repr_html_().count("<tr") == 5
+    assert run._repr_html_().count("<tr") == (1 + 2) + (1 + 4)  # a headline a calibration, and every cell
     assert run.failures == {}
     loaded = pl.load_run(run.path)
     assert loaded.results == run.results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,9 @@ def test_device_and_dtype_are_what_ran(run: Call) -> None:
     assert (model["dtype"], model["ran"]["dtype"], model["ran"]["device"]) == ("bfloat16", "bfloat16", "cpu")
 
 
-@pytest.mark.parametrize(("size", "forwards"), [("auto", 1), (1, 15), (4, 4)])
+@pytest.mark.parametrize(("size", "forwards"), [("auto", 2), (1, 15), (4, 4), (12, 2)])
 def test_batch_size_is_a_token_budget_or_a_number_of_prompts(run: Call, size: object, forwards: int) -> None:
-    """Twelve rows and three content-free texts: one batch within the budget, 15 of one, 4 of at most four."""
+    """Twelve rows, and apart from them three content-free texts: a batch each within the budget, or of one or four."""
     assert timings_of(run(*FAST, "--batch-size", size))["forwards"] == forwards
 
 
@@ -265,6 +266,8 @@ def test_preview_shows_prompts_tokens_and_words(call: Call, moods: Path, tiny: d
     said = call("preview", "--tasks", "moods", "--templates", "mood/it_was", "-n", 2, "--model", tiny["bert"], *place)
     assert said.code == 0
     assert said.out.count("== moods / mood/it_was / row") == 2
-    for words in ("It was [MASK].", ">[MASK]<", "{was}", "mood/great_terrible: terrible 0.", "fills: "):
+    for words in ("It was [MASK].", ">[MASK]<", "{was}", "fills: ", "p(bad) 0.", "mass on the label words "):
         assert words in said.out
+    assert re.search(r"mood/great_terrible: bad: terrible 0\.\d{4}; good: great 0\.\d{4}\n", said.out)
+    assert "with calibration contextual" in said.out
     assert max(map(len, said.out.splitlines())) <= 80

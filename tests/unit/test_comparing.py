@@ -212,6 +212,9 @@ def test_rows_without_gold_labels_have_an_agreement(tmp_path: Path) -> None:
     same = [np.argmax(first[row] or []) == np.argmax(second[row] or []) for row in IDS]
     assert np.mean(same) == pytest.approx(found.agreement)
     assert (None, None, None) == (found.metric, found.difference, found.p_adjusted)
+    bare = made(tmp_path / "bare", [(cell("made/it_was"), first)], gold=dict.fromkeys(IDS))
+    with pytest.raises(UsageError, match="metric 'acuracy' is unknown"):
+        compare_runs(bare, bare, metrics=["acuracy"])
     unlabelled = made(tmp_path / "unlabelled", [(cell("made/it_was"), first)], gold=dict.fromkeys(IDS))
     labelled = made(tmp_path / "labelled", [(cell("made/it_was"), second)])
     known = pair_of(tmp_path / "known", first, second)

@@ -205,6 +205,18 @@ def test_the_reference_lists_the_whole_library(tmp_path: Path) -> None:
         assert all(f"\n## {name}\n" in written[page] for name in names)
 
 
+def test_the_front_page_counts_what_the_library_has() -> None:
+    """The numbers of tasks, templates and verbalizers on the front page and in the changelog are those of a listing."""
+    from promptlab.library import list_files
+
+    counts = [len(list_files(kind)) for kind in ("task", "template", "verbalizer")]
+    for name in ("README.md", "CHANGELOG.md"):
+        found = re.search(
+            r"(\d+) tasks, (\d+) templates and (\d+) verbalizers", (ROOT / name).read_text(encoding="utf-8")
+        )
+        assert found is not None and counts == [int(number) for number in found.groups()], name
+
+
 def test_the_generated_flags_are_those_of_the_command_tree(tmp_path: Path) -> None:
     """The page of the command line names every flag that the parser knows."""
     page = generate.cli_page()

@@ -11,25 +11,30 @@ import pytest
 
 from promptlab.backends.mlm import MaskedBackend
 from promptlab.errors import DataError, LabelWordError, TemplateError, UsageError
+from promptlab.files import read_table
 from promptlab.harness import Silence, execute, plan_run
-from promptlab.results import RunResults, read_results
+from promptlab.results import read_results
 from promptlab.specs.run import RunSpec
-from promptlab.store import read_table
 from promptlab.types import EncodedPrompt
 from tests.oracles import MASK, field, mask_log_probs, prompt
+from tests.stored import EQUAL, decisions, files
 from tests.tiny_library import TEXTS, write_library, write_text
 
 
 class Record(Silence):
-    """Remembers what was said and how many prompts were scored."""
+    """Remembers what was said, how many prompts were announced and how many scored."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.num_scored = 0
+        self.num_announced = self.num_scored = 0
 
     def say(self, sentence: str) -> None:
         """Keep it."""
         self.said.append(sentence)
+
+    def start(self, name: str, num_prompts: int) -> None:
+        """Count them."""
+        self.num_announced += num_prompts
 
     def advance(self, num_prompts: int) -> None:
         """Count them."""
@@ -55,27 +60,10 @@ def having(spec: RunSpec, **changes: Any) -> RunSpec:
     return RunSpec(**{**dict(spec), **changes})
 
 
-def files(folder: Path, *patterns: str) -> dict[str, bytes]:
-    """The content of the files of a run, by name."""
-    paths = [path for pattern in patterns for path in folder.glob(pattern)]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def samples_of(run: RunResults) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
-    """The stored decisions, by template, verbalizer and calibration."""
-    return {
-        (result.template, result.verbalizer, result.calibration): read_table(
-            run.folder / "samples" / f"{result.cell}.parquet"
-        )[0].to_pydict()
-        for result in run.results
-        if result.skipped is None
-    }
-
-
 def test_a_run_stores_every_cell(spec: RunSpec) -> None:
     """Templates by verbalizers by calibrations and the null baseline are decided, stored, and read back the same."""
     run = execute(spec)
-    assert 3 * 2 * 2 == len(run.results) == len(samples_of(run))
+    assert 3 * 2 * 2 == len(run.results) == len(decisions(run))
     assert {"opinions/it_was", "opinions/in_brackets", "opinions/null"} == {result.template for result in run.results}
     assert run.results == read_results(run.folder).results
     assert run.timings["forwards"] > 0
@@ -85,7 +73,7 @@ def test_a_run_stores_every_cell(spec: RunSpec) -> None:
 
 def test_decisions_equal_the_naive_oracle(spec: RunSpec, models: dict[str, Any], backends: dict[str, Any]) -> None:
     """p(y | x) of every row is the softmax of the two words' log-probabilities in the plain forward, to 1e-5."""
-    found = samples_of(execute(spec))["opinions/it_was", "opinions/great_terrible", "none"]
+    found = decisions(execute(spec))["opinions/it_was", "opinions/great_terrible", "none"]
     tokenizer = backends["bert"].tokenizer
     ids = tokenizer.convert_tokens_to_ids(["terrible", "great"])
     for number, (text, label) in enumerate(TEXTS):
@@ -101,20 +89,19 @@ def test_decisions_equal_the_naive_oracle(spec: RunSpec, models: dict[str, Any],
 def test_a_second_run_does_no_forward_and_writes_the_same_bytes(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is read back, the weights are not even loaded, and results and samples are equal byte by byte."""
     first = execute(spec)
-    before = files(first.folder, "results.json", "samples/*", "blocks/*/*", "manifest.json")
+    before = files(first.folder, *EQUAL, "manifest.json")
     monkeypatch.setattr("promptlab.backends.mlm.load_model", None)
     record = Record()
     second = execute(spec, progress=record)
     assert 0 == second.timings["forwards"]
     assert [f"{spec.models[0]}: every score is stored already, no forward pass is needed."] == record.said
-    assert before == files(second.folder, "results.json", "samples/*", "blocks/*/*", "manifest.json")
+    assert before == files(second.folder, *EQUAL, "manifest.json")
 
 
 def test_two_runs_in_different_folders_are_equal(spec: RunSpec, tmp_path: Path) -> None:
     """Results, samples and blocks of a run elsewhere are the same bytes."""
-    patterns = ("results.json", "samples/*", "blocks/*/*")
     here, there = execute(spec), execute(having(spec, output_path=str(tmp_path / "elsewhere")))
-    assert files(here.folder, *patterns) == files(there.folder, *patterns)
+    assert files(here.folder, *EQUAL) == files(there.folder, *EQUAL)
 
 
 def test_a_changed_template_rescores_its_blocks_alone(spec: RunSpec, library: Path) -> None:
@@ -128,14 +115,18 @@ def test_a_changed_template_rescores_its_blocks_alone(spec: RunSpec, library: Pa
     kept = {cell for cell in old if cell in new}
     assert {"opinions/in_brackets", "opinions/null"} == {old[cell].template for cell in kept}
     assert all(old[cell] == new[cell] for cell in kept)
-    assert set(new) == {path.stem for path in (after.folder / "samples").iterdir()}
+    in_files = {
+        cell for path in (after.folder / "samples").iterdir() for cell in read_table(path)[0]["cell"].to_pylist()
+    }
+    assert set(new) == in_files
+    assert {result.samples for result in after.results} == {path.stem for path in (after.folder / "samples").iterdir()}
 
 
 def test_more_rows_reuse_the_block(spec: RunSpec, tmp_path: Path) -> None:
     """A run with a limit, then without, ends with the numbers of a run over everything, to 1e-5."""
     execute(having(spec, limit=2))
-    grown = samples_of(execute(spec))
-    straight = samples_of(execute(having(spec, output_path=str(tmp_path / "straight"))))
+    grown = decisions(execute(spec, amend=True))
+    straight = decisions(execute(having(spec, output_path=str(tmp_path / "straight"))))
     assert list(straight) == list(grown)
     for cell in straight:
         assert straight[cell]["row_id"] == grown[cell]["row_id"]
@@ -146,12 +137,13 @@ def test_more_rows_reuse_the_block(spec: RunSpec, tmp_path: Path) -> None:
 
 def test_the_same_run_with_another_verbalizer_adds_cells(spec: RunSpec, library: Path) -> None:
     """Words that the family knows are scored already; a word of one's own adds a forward and changes no number."""
-    first = samples_of(execute(having(spec, verbalizers="opinions/good_bad")))
-    same = execute(spec)
+    first = decisions(execute(having(spec, verbalizers="opinions/good_bad")))
+    same = execute(spec, amend=True)
     assert 0 == same.timings["forwards"]
-    own = execute(having(spec, verbalizers=["opinions/good_bad", {"negative": "wrong", "positive": "right"}]))
+    words = {"negative": "wrong", "positive": "right"}
+    own = execute(having(spec, verbalizers=["opinions/good_bad", words]), amend=True)
     assert own.timings["forwards"] > 0
-    for cell, found in samples_of(own).items():
+    for cell, found in decisions(own).items():
         if cell in first:
             np.testing.assert_allclose(found["log_probabilities"], first[cell]["log_probabilities"], atol=1e-5)
 
@@ -221,7 +213,7 @@ def test_rows_that_do_not_fit_are_counted(spec: RunSpec) -> None:
     (inline,) = (result for name, result in by_template.items() if name.startswith("inline"))
     assert (len(TEXTS), long, long) == (inline.num_rows, inline.num_unscored, inline.predicted["none"])
     assert (0, long) == (by_template["opinions/it_was"].num_unscored, by_template["opinions/it_was"].num_truncated)
-    samples = samples_of(run)[inline.template, "opinions/good_bad", "none"]
+    samples = decisions(run)[inline.template, "opinions/good_bad", "none"]
     reasons = [reason for reason in samples["reason"] if reason]
     assert ["the text that must not be cut is longer than 10 tokens"] * long == reasons
     assert [None] * long == [p for p, r in zip(samples["log_probabilities"], samples["reason"], strict=True) if r]
@@ -234,8 +226,10 @@ def test_nothing_that_fits_is_still_a_result(spec: RunSpec) -> None:
     results = [result for result in run.results if result.template.startswith("inline")]
     plain = [result for result in results if result.calibration == "none"]
     assert {(len(TEXTS), None)} == {(result.num_unscored, result.mass) for result in plain}
-    reason = "the content-free texts of 'contextual' have no scores: the text that must not be cut is longer than"
-    assert all(f"{reason} 12 tokens" in str(result.skipped) for result in results if result.calibration == "contextual")
+    skipped = [result for result in results if result.calibration == "contextual"]
+    reason = "calibration 'contextual' has no prompt that can be scored: the text that must not be cut is longer than"
+    assert all(f"{reason} 12 tokens" in str(result.skipped) for result in skipped)
+    assert {("", None)} == {(result.samples, result.mass) for result in skipped}
     assert run.results == read_results(run.folder).results
 
 
@@ -248,11 +242,11 @@ def test_an_interrupted_run_ends_with_the_same_results(
     straight = execute(having(small, output_path=str(tmp_path / "straight")))
     score, calls = MaskedBackend.score, []
 
-    def stop(self: MaskedBackend, prompts: Any, token_ids: Any) -> Any:
+    def stop(self: MaskedBackend, prompts: Any, token_ids: Any, **options: Any) -> Any:
         calls.append(len(prompts))
         if len(calls) > stop_after:
             raise KeyboardInterrupt
-        return score(self, prompts, token_ids)
+        return score(self, prompts, token_ids, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(MaskedBackend, "score", stop)
@@ -265,14 +259,17 @@ def test_an_interrupted_run_ends_with_the_same_results(
 
 def test_gold_labels_change_no_score(spec: RunSpec, library: Path, tmp_path: Path) -> None:
     """Rows stripped of their labels have the same scores and predictions, and no metrics."""
-    labelled = samples_of(execute(spec))
+    labelled = decisions(execute(spec))
     path = library / "tasks" / "views.yaml"
     write_text(path, path.read_text().replace("    label: {column: label}\n", ""))
     bare = execute(having(spec, output_path=str(tmp_path / "bare")))
     assert [] == bare.scored()
-    for cell, found in samples_of(bare).items():
+    for cell, found in decisions(bare).items():
         assert [None] * len(TEXTS) == found.pop("gold")
-        assert {name: values for name, values in labelled[cell].items() if name != "gold"} == found
+        named = ("cell", "gold")  # the id of a cell is of its rows with their labels
+        assert [{name: values for name, values in of.items() if name not in named} for of in (labelled[cell],)] == [
+            {name: values for name, values in found.items() if name not in named}
+        ]
 
 
 def test_models_are_scored_one_after_the_other(spec: RunSpec, tiny: dict[str, Path]) -> None:
@@ -298,3 +295,59 @@ def test_a_limit_of_the_model_is_checked_before_anything_is_stored(spec: RunSpec
     with pytest.raises(UsageError, match=r"--max-length 65: model .* reads at most 64 tokens"):
         execute(having(spec, max_length=65))
     assert not (tmp_path / "results").exists()
+
+
+def test_new_words_are_scored_from_states(spec: RunSpec, tmp_path: Path) -> None:
+    """Where a run kept its states, a further verbalizer costs no forward and has the numbers of one that was there."""
+    words: list[Any] = ["opinions/good_bad", {"negative": "wrong", "positive": "right"}]
+    straight = decisions(execute(having(spec, verbalizers=words, output_path=str(tmp_path / "straight"))))
+    first = execute(having(spec, store_states=True, verbalizers="opinions/good_bad"))
+    parts = files(first.folder, "blocks/*/part-*")
+    assert all("state" in read_table(first.folder / name)[0].column_names for name in parts)
+    record = Record()
+    second = execute(having(spec, store_states=True, verbalizers=words), progress=record, amend=True)
+    assert 0 == second.timings["forwards"]
+    assert record.num_announced == record.num_scored
+    assert parts.items() <= files(second.folder, "blocks/*/part-*").items()
+    found = decisions(second)
+    assert list(straight) == list(found)
+    for cell in found:
+        np.testing.assert_allclose(found[cell]["log_probabilities"], straight[cell]["log_probabilities"], atol=1e-5)
+
+
+def test_a_named_run_is_changed_only_where_that_is_asked_for(spec: RunSpec) -> None:
+    """Another plan under the name is refused and leaves the folder as it was; amended, the folder is the new run's."""
+    first = execute(spec)
+    before = files(first.folder)
+    with pytest.raises(
+        UsageError, match=r"--name run: .*/run holds another run: --limit was not given and is 2; --seed"
+    ):
+        execute(having(spec, limit=2, seed=5))
+    assert before == files(first.folder)
+    execute(having(spec, limit=2), amend=True)
+    assert 2 == read_results(first.folder).results[0].num_rows
+    with pytest.raises(UsageError, match=r"--limit was 2 and is not given"):
+        execute(spec)
+
+
+@pytest.mark.parametrize("amend", [True, False])
+def test_a_run_that_is_refused_claims_no_name(spec: RunSpec, amend: bool) -> None:
+    """A word that cannot be scored is mended and the run goes on under its name; a finished run keeps its own."""
+    wrong = having(spec, verbalizers=["opinions/splits"])
+    if amend:
+        execute(spec)
+    with pytest.raises(LabelWordError):
+        execute(wrong, amend=amend)
+    execute(spec)
+
+
+def test_events_tell_what_happened(spec: RunSpec) -> None:
+    """Each call notes its command, each block its prompts, and the end its forwards; a second call scores no block."""
+    for number in range(2):
+        run = execute(spec, command=f"call {number}")
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    blocks = len({result.block for result in run.results})
+    assert ["started", *["scored"] * blocks, "finished", "started", "finished"] == [one["event"] for one in events]
+    assert ["call 0", "call 1"] == [one["command"] for one in events if one["event"] == "started"]
+    scored = [one["prompts"] for one in events if one["event"] == "scored"]
+    assert sum(scored) == run.timings["all_calls"]["prompts"]

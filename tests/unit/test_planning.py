@@ -321,13 +321,13 @@ def test_why_a_block_has_no_prompts_is_kept(library: Path) -> None:
 def test_a_calibration_that_nothing_can_use_is_refused_where_it_was_named(library: Path) -> None:
     """A glob only tries it; one block that can use it is enough."""
     expected = (
-        "calibration 'pmi_dc' needs a domain_prompt in the head of the template, and it has none. "
-        "(task 'views', template 'opinions/it_was')"
+        "task 'views', template 'opinions/it_was': calibration 'pmi_dc' needs a domain_prompt in the head of the "
+        "template, and it has none."
     )
     with pytest.raises(UsageError) as fault:
         plan(spec_of(library, calibrations=["none", "pmi_dc"]))
     assert expected == str(fault.value)
-    with pytest.raises(UsageError, match="calibration 'support' needs train rows that are not scored too"):
+    with pytest.raises(UsageError, match=r"calibration 'support' needs train rows that are not scored too"):
         plan(spec_of(library, calibrations="support"))
     assert plan(spec_of(library, calibrations="p*"))
     write_domain_prompt(library, "opinions/in_brackets")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 
 import pytest
 
 from promptlab import registry
 from promptlab.errors import UsageError
-from promptlab.registry import CALIBRATIONS, METRICS, Registry
+from promptlab.registry import BACKENDS, CALIBRATIONS, METRICS, Registry
 
 
 def test_things_are_registered_by_decorator_and_by_value() -> None:
@@ -48,14 +50,30 @@ def test_an_unknown_name_is_explained() -> None:
     """The message names the nearest thing and all of them."""
     with pytest.raises(UsageError) as fault:
         CALIBRATIONS.get("contextuel")
-    assert (
-        str(fault.value) == "calibration 'contextuel' is unknown. Did you mean 'contextual'? Known: contextual, none."
-    )
+    known = "batch, contextual, domain, none, pmi_dc, support"
+    assert str(fault.value) == (f"calibration 'contextuel' is unknown. Did you mean 'contextual'? Known: {known}.")
 
 
-def test_own_metrics_are_found_without_an_import() -> None:
+def test_own_things_are_found_without_an_import() -> None:
     """Asking for names imports the module that registers them."""
-    assert {"accuracy", "macro_f1", "nll"} <= set(METRICS.names())
+    code = (
+        "from promptlab.registry import BACKENDS, CALIBRATIONS, METRICS\n"
+        "print(*(','.join(of.names()) for of in (BACKENDS, CALIBRATIONS, METRICS)))\n"
+        "import sys; print('torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    names, heavy = said.splitlines()
+    backends, calibrations, metrics = (set(of.split(",")) for of in names.split(" "))
+    assert {"mlm"} <= backends
+    assert {"batch", "contextual", "domain", "none", "pmi_dc", "support"} <= calibrations
+    assert {"accuracy", "macro_f1", "nll", "brier", "ece", "matthews"} <= metrics
+    assert "False" == heavy
+
+
+def test_every_registered_thing_can_be_had() -> None:
+    """Each name of each registry gives its thing, backends too."""
+    for registered in (BACKENDS, CALIBRATIONS, METRICS):
+        assert all(registered.get(name) is not None for name in registered.names())
 
 
 def test_other_packages_add_names_but_take_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 from promptlab.reporting.cautions import cautions, low_mass_pairs, skipped_groups
 from promptlab.reporting.spreads import make_grids
 from promptlab.results import Result
-from tests.made_up_runs import cell, grid_cells, metric, run
+from tests.made_up_runs import cell, ensemble, grid_cells, metric, run
 
 
 def _texts(*cells: Result) -> dict[str, str]:
@@ -42,14 +42,28 @@ def test_a_control_that_does_as_well_is_named() -> None:
     assert found == {"controls": f"No worse than the median over instructive templates: {words}."}
 
 
-def test_skipped_cells_are_grouped_by_verbalizer() -> None:
-    """Skipped cells are counted a verbalizer, with the first reason."""
-    [group] = skipped_groups(make_grids(run(grid_cells()))[0])
-    assert (group.verbalizer, group.num_cells) == ("made/odd", 2)
-    assert "label word 'odd' splits" in group.reason
+def test_skipped_cells_are_grouped_by_what_kept_them() -> None:
+    """Words keep a verbalizer from every calibration, prompts a calibration alone; each with its first reason."""
+    lost = cell("made/just", calibration="support", skipped="made/just: calibration 'support' needs train rows.")
+    groups = skipped_groups(make_grids(run([*grid_cells(), lost]))[0])
+    assert [("verbalizer", "made/odd", 2), ("calibration", "support", 1)] == [
+        (group.kind, group.name, group.num_cells) for group in groups
+    ]
+    assert "label word 'odd' splits" in groups[0].reason
+    assert "needs train rows" in groups[1].reason
+    [said] = [text for kind, text in _texts(*grid_cells(), lost).items() if kind == "skipped cells"]
+    assert said.endswith("were not decided, for the label words of odd and for the prompts of calibration support.")
 
 
 def test_mass_is_counted_once_a_pair() -> None:
     """Mass does not depend on the calibration, so a pair counts once."""
     cells = [cell("made/it_was", calibration=name, mass=0.001) for name in ("none", "contextual")]
     assert len(low_mass_pairs(make_grids(run(cells))[0])) == 1
+
+
+def test_ensembles_are_no_part_of_warnings_about_templates() -> None:
+    """An ensemble's mass, sides and lost rows are those of its members, which are counted already."""
+    odd = ensemble("all", mass=0.001, num_unscored=9, predicted={"negative": 0, "positive": 100}, num_near_ties=7)
+    assert _texts(cell("made/it_was")) == _texts(cell("made/it_was"), odd) == {}
+    skipped = ensemble("lost", metrics={}, skipped="a member was skipped: a word splits")
+    assert {} == _texts(cell("made/it_was"), skipped)

@@ -12,7 +12,7 @@ from promptlab.reporting.html import to_html
 from promptlab.reporting.markdown import to_markdown
 from promptlab.reporting.report import render_report, write_report, write_report_to
 from promptlab.results import RunResults
-from tests.made_up_runs import cell, grid_cells, run
+from tests.made_up_runs import agreement, cell, ensemble, grid_cells, metric, run
 
 HOSTILE = "<script>alert(1)</script> `{{ text | lower_first }}` {{ mask }}"
 
@@ -134,3 +134,42 @@ def test_report_goes_where_it_is_asked_to(tmp_path: Path) -> None:
     assert render_report(results, "csv") == path.read_text(encoding="utf-8")
     with pytest.raises(UsageError, match=r"a report is written as \.html, \.md, \.csv, found '\.pdf'"):
         write_report_to(results, tmp_path / "report.pdf")
+
+
+def section(text: str, title: str) -> list[str]:
+    """The lines of a part of a Markdown report, up to the next heading."""
+    return re.split(r"^#+ ", text.split(f"# {title}\n")[1], maxsplit=1, flags=re.MULTILINE)[0].splitlines()
+
+
+def test_agreement_of_templates_has_a_table() -> None:
+    """With its interval and number of templates, for every verbalizer and calibration, gold labels or not."""
+    both = (agreement(value=0.81), agreement("made/great_terrible", "contextual", 0.6))
+    for cells in (grid_cells(), [replace(item, metrics={}) for item in grid_cells()]):
+        lines = section(to_markdown(make_document(replace(run(cells), agreements=both))), "How far templates agree")
+        assert "| reviews | good\\_bad | none | 81.0 % | 71.0 % to 91.0 % | 2 |" in lines
+        assert "| reviews | great\\_terrible | contextual | 60.0 % | 50.0 % to 70.0 % | 2 |" in lines
+    assert "How far templates agree" not in to_markdown(make_document(run(grid_cells())))
+
+
+def test_ensembles_have_a_table_of_their_own() -> None:
+    """The sections of templates, calibrations, warnings and cells are the same with an ensemble and without."""
+    whole = ensemble("all", metrics={"accuracy": metric(0.61)})
+    lost = ensemble("lost", "made/great_terrible", metrics={}, skipped="a member was skipped: a word splits")
+    with_them, without = (
+        to_markdown(make_document(run(cells))) for cells in ([*grid_cells(), whole, lost], grid_cells())
+    )
+    lines = section(with_them, "Ensembles of templates")
+    assert "| reviews | all | good\\_bad | none | 2 | 0.610 | 0.560 to 0.660 |" in lines
+    assert "| reviews | lost | great\\_terrible | none | 2 | – | – |" in lines
+    for title in ("Every template", "What calibration changed", "Mass on label words and warnings", "All cells"):
+        assert section(without, title) == section(with_them, title)
+    assert "It crossed 4 templates (2 instructive, 2 controls)" in with_them
+    assert "20 cells, of which 3 were skipped" in with_them
+    assert "Ensembles of templates" not in without
+
+
+def test_a_calibration_that_looks_at_all_rows_is_a_warning() -> None:
+    """Batch calibration is transductive, and the report says so."""
+    text = to_markdown(make_document(run([cell("made/it_was"), cell("made/it_was", calibration="batch")])))
+    assert "| transductive | Calibration batch looks at all scored rows together. |" in re.sub(r" \| +\| ", " | ", text)
+    assert "transductive" not in to_markdown(make_document(run([cell("made/it_was")])))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from promptlab.reporting.panels import change_panels, forest_panels, mass_panel, spread_panel
 from promptlab.reporting.spreads import make_grids
-from tests.made_up_runs import cell, grid_cells, metric, run
+from tests.made_up_runs import cell, ensemble, grid_cells, metric, run
 
 
 def test_forest_has_every_template_in_one_order() -> None:
@@ -62,3 +62,14 @@ def test_mass_of_nothing_still_has_a_place() -> None:
     panel = mass_panel(make_grids(run([cell("made/a", mass=0.0)]))[0], "reviews")
     assert panel is not None
     assert (panel.points[0].value, panel.points[0].text) == (1e-9, "a, good_bad: 0 %")
+
+
+def test_no_chart_shows_an_ensemble_as_a_template() -> None:
+    """Every panel is the same with an ensemble in the run and without."""
+    ensembles = [
+        ensemble("all", calibration=name, metrics={"accuracy": metric(0.9)}) for name in ("none", "contextual")
+    ]
+    [without], [grid] = make_grids(run(grid_cells())), make_grids(run([*grid_cells(), *ensembles]))
+    for draw in (spread_panel, mass_panel, change_panels):
+        assert draw(without, "reviews") == draw(grid, "reviews")
+    assert forest_panels(without) == forest_panels(grid)

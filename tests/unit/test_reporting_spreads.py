@@ -18,7 +18,7 @@ from promptlab.reporting.spreads import (
     template_order,
 )
 from promptlab.results import MetricValue
-from tests.made_up_runs import cell, grid_cells, metric, run
+from tests.made_up_runs import agreement, cell, ensemble, grid_cells, metric, run
 
 
 @pytest.mark.parametrize("calibration", ["none", "contextual"])
@@ -124,3 +124,38 @@ def test_pairs_are_told_apart_where_their_intervals_do_not_meet() -> None:
     cells = [cell(name, metrics={"accuracy": metric(value)}) for name, value in scores.items()]
     grid = make_grids(run(cells))[0]
     assert pairs_apart(grid, grid.cells) == (2, 3)
+
+
+def test_ensembles_stand_apart_from_templates() -> None:
+    """However good an ensemble is, no median, range, count, order or change of the templates knows of it."""
+    best = {"metrics": {"accuracy": metric(0.99)}, "mass": 0.001, "predicted": {"negative": 0, "positive": 100}}
+    names = [(name, calibration) for name in ("made/good_bad", "made/great_terrible")
+             for calibration in ("none", "contextual")]  # fmt: skip
+    ensembles = [ensemble("all", *pair, **best) for pair in names]
+    [without] = make_grids(run(grid_cells(), gold={"negative": 55, "positive": 45}))
+    [grid] = make_grids(run([*grid_cells(), *ensembles], gold={"negative": 55, "positive": 45}))
+    assert ensembles == list(grid.ensembles)
+    assert without.cells == grid.cells
+    assert headlines(without) == headlines(grid)
+    assert changes(without) == changes(grid)
+    assert template_order(without) == template_order(grid)
+    assert content_free(without) == content_free(grid)
+    assert (without.decided, without.pairs()) == (grid.decided, grid.pairs())
+    assert (without.templates(), without.verbalizers()) == (grid.templates(), grid.verbalizers())
+    assert "ensemble:all" not in grid.templates()
+
+
+def test_an_ensemble_has_a_value_of_its_own() -> None:
+    """Its headline metric, or none where it was skipped."""
+    whole = ensemble("all", metrics={"accuracy": metric(0.61)})
+    lost = ensemble("lost", metrics={}, skipped="a member was skipped: a word splits")
+    [grid] = make_grids(run([cell("made/it_was"), whole, lost]))
+    assert [metric(0.61), None] == [grid.value(one) for one in grid.ensembles]
+
+
+def test_agreements_belong_to_their_model_task_and_split() -> None:
+    """Each grid has its own, and no other's."""
+    cells = [cell("made/it_was"), cell("made/it_was", model="other")]
+    ours, theirs = agreement(), replace(agreement(value=0.5), model="other")
+    results = replace(run(cells), agreements=(ours, theirs, replace(ours, split="train"), replace(ours, task="news")))
+    assert [(ours,), (theirs,)] == [grid.agreements for grid in make_grids(results)]

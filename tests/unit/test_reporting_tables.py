@@ -5,7 +5,7 @@ import io
 
 from promptlab.reporting.tables import to_csv, to_frame
 from promptlab.results import MetricValue
-from tests.made_up_runs import cell, grid_cells, metric, run
+from tests.made_up_runs import cell, ensemble, grid_cells, metric, run
 
 
 def test_frame_has_one_row_a_cell() -> None:
@@ -41,3 +41,17 @@ def test_columns_do_not_depend_on_the_order_of_metrics() -> None:
     assert to_csv(forward) == to_csv(backward)
     wanted = ["accuracy", "macro_f1", "nll"]
     assert wanted == [name for name in to_frame(forward).columns if name in wanted]
+
+
+def test_an_ensemble_is_a_row_of_its_own_kind() -> None:
+    """It says how many templates it averages; a template says none."""
+    frame = to_frame(run([cell("made/it_was"), cell("made/null"), ensemble("all")]))
+    assert ["instructive", "null", "ensemble"] == frame.kind.tolist()
+    assert [0, 0, 2] == frame.num_members.tolist()
+    assert "ensemble:all" == frame.template[2]
+
+
+def test_a_cell_says_how_many_prompts_its_calibration_asked() -> None:
+    """A reader of the CSV sees what a prior rests on."""
+    frame = to_frame(run([cell("made/it_was", calibration="domain", num_calibration_prompts=20)]))
+    assert [20] == frame.num_calibration_prompts.tolist()

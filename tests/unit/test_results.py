@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from promptlab import results
 from promptlab.errors import StoreError
+from promptlab.files import SCHEMA_VERSION, read_json, write_json
 from promptlab.metrics import Measured
-from promptlab.results import Baseline, MetricValue, Result, RunResults, read_results, write_results
+from promptlab.results import (
+    Agreement,
+    Baseline,
+    MetricValue,
+    Result,
+    RunResults,
+    as_json,
+    read_results,
+    write_results,
+)
 from promptlab.statistics import Interval
-from promptlab.store import SCHEMA_VERSION, read_json, write_json
 
 DECIDED = Result(
     cell="c1",
@@ -32,34 +43,37 @@ DECIDED = Result(
     prior={"negative": 0.4, "positive": 0.6},
     predicted={"negative": 1, "positive": 1, "none": 1},
     metrics={"accuracy": MetricValue(2 / 3, 0.2, 0.9, "wilson", 0.95, True)},
+    samples="toy-b1",
 )
-SKIPPED = replace(DECIDED, cell="c2", metrics={}, mass=None, prior={}, predicted={}, skipped="'x' splits")
+SKIPPED = replace(DECIDED, cell="c2", metrics={}, mass=None, prior={}, predicted={}, skipped="'x' splits", samples="")
+ENSEMBLE = replace(DECIDED, cell="c3", template="ensemble:all", members=("c1", "c4"), num_calibration_prompts=6)
+AGREEMENT = Agreement("mini", "toy", "test", "words", "none", 3, 100, 0.8, 0.7, 0.9, "t", 0.95)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunResults:
-    """A stored run of two cells."""
+    """A stored run of three cells."""
     made = RunResults(
         folder=tmp_path,
-        manifest={"run": "demo"},
-        results=(DECIDED, SKIPPED),
+        manifest={"run": "demo", "failures": {"absent": "no rows found"}},
+        results=(DECIDED, SKIPPED, ENSEMBLE),
         baselines=(Baseline("toy", "test", "uniform", {"accuracy": 0.5}, "a random guess"),),
         timings={"total_s": 1.5},
+        agreements=(AGREEMENT,),
     )
-    write_json(tmp_path / "manifest.json", dict(made.manifest))
     write_results(made)
     return made
 
 
 def test_results_come_back_equal(run: RunResults) -> None:
-    """Cells, baselines, timings and manifest are read as they were written."""
+    """Cells, baselines, agreements, timings and manifest are read as they were written."""
     assert run == read_results(run.folder)
     assert run.name == "demo"
 
 
 def test_only_decided_cells_are_scored(run: RunResults) -> None:
     """A skipped cell is stored with its reason and has no metrics."""
-    assert [DECIDED] == run.scored()
+    assert [DECIDED, ENSEMBLE] == run.scored() == read_results(run.folder).scored()
 
 
 def test_equal_runs_are_equal_bytes(run: RunResults) -> None:
@@ -106,3 +120,49 @@ def test_foreign_results_are_one_sentence(run: RunResults, content: object) -> N
     write_json(run.folder / "results.json", content)
     with pytest.raises(StoreError, match=r"results\.json: is not what promptlab writes\. Run the same command again\."):
         read_results(run.folder)
+
+
+def test_scripts_get_what_is_stored(run: RunResults) -> None:
+    """`--output json` has the values of results.json, where the run lies, and what could not be scored."""
+    stored = read_json(run.folder / "results.json")
+    found = json.loads(json.dumps(as_json(run), allow_nan=False))
+    more = {"path": str(run.folder), "failures": {"absent": "no rows found"}}
+    assert {**stored, **more} == found
+    assert [json.loads(json.dumps(asdict(cell))) for cell in run.results] == stored["cells"]
+
+
+def test_a_cell_is_one_line(run: RunResults) -> None:
+    """Thousands of cells can be looked through by a tool that reads lines."""
+    lines = (run.folder / "results.json").read_text(encoding="utf-8").splitlines()
+    assert 3 == sum('"cell": "c' in line for line in lines)
+
+
+def test_results_are_written_last(run: RunResults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is stopped while a run is stored leaves no finished run, or the one that was there before."""
+    before = (run.folder / "results.json").read_bytes()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "write_records", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_results(replace(run, results=()))
+    assert before == (run.folder / "results.json").read_bytes()
+    other = replace(run, folder=run.folder / "other")
+    with pytest.raises(KeyboardInterrupt):
+        write_results(other)
+    assert (other.folder / "manifest.json").is_file()
+    with pytest.raises(StoreError, match=r"holds no finished run\. The command of a run that was stopped finishes it"):
+        read_results(other.folder)
+
+
+def test_a_run_of_before_agreements_and_samples_is_read(run: RunResults) -> None:
+    """Keys that came later have their empty values."""
+    stored = read_json(run.folder / "results.json")
+    for cell in stored["cells"]:
+        del cell["samples"], cell["members"]
+    del stored["agreements"]
+    write_json(run.folder / "results.json", stored)
+    found = read_results(run.folder)
+    assert ((), "") == (found.agreements, found.results[0].samples)
+    assert replace(DECIDED, samples="") == found.results[0]
