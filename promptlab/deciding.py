@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -116,16 +116,20 @@ def decide_block(
         yield from _decide_verbalizer(list(group), evidence, seed, metrics)
 
 
-def word_fault(words: Mapping[str, int | str], verbalizer: Verbalizer, shown: str) -> str | None:
+def word_fault(
+    words: Mapping[str, int | str], verbalizer: Verbalizer, shown: str, *, spell: Callable[[int], str] | None = None
+) -> str | None:
     """Why a verbalizer cannot be used with a template, or None.
 
     Args:
         words: the token of each word in the template's slot, or why it has none.
         verbalizer: its words must all be there.
         shown: names the template.
+        spell: how the vocabulary spells a token, where there is a tokenizer to ask.
     """
+    where = f"{verbalizer.path} with {shown}"
     try:
-        check_collisions(verbalizer, require_words(words, verbalizer.words, where=f"{verbalizer.path} with {shown}"))
+        check_collisions(verbalizer, require_words(words, verbalizer.words, where=where), spell=spell)
     except LabelWordError as error:
         return str(error)
     return None

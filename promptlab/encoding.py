@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from promptlab.characters import is_continued
 from promptlab.errors import DataError, ModelError
 from promptlab.types import EncodedPrompt, Prompt, Role, Segment, Unscorable
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int32
 
 PLACEHOLDER = "<|promptlab:mask|>"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what half a character decodes to
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class _Part:
     ids: list[int]
     roles: list[int]
     owners: list[int]  # index of the segment that a token belongs to
-    are_blank: list[bool]  # whether a token has no visible character
+    spans: list[tuple[int, int]]  # the characters of `text` that a token is made of
+    text: str
 
 
 class Encoder:
@@ -96,9 +99,15 @@ class Encoder:
         """Word pieces as the vocabulary spells them."""
         return [str(text) for text in self._tokenizer.convert_ids_to_tokens([int(token) for token in ids])]
 
+    def token_text(self, token: int) -> str:
+        """One word piece as the vocabulary spells it."""
+        return self.token_texts([token])[0]
+
     def words(self, ids: Sequence[int]) -> list[str]:
-        """Tokens as a reader writes them, for fills."""
-        return [str(self._tokenizer.decode([int(token)])).strip() for token in ids]
+        """Tokens as a reader writes them, for fills; part of a character is spelled as in the vocabulary."""
+        decoded = [str(self._tokenizer.decode([int(token)])).strip() for token in ids]
+        pairs = zip(decoded, self.token_texts(ids), strict=True)
+        return [piece if _REPLACEMENT in word else word for word, piece in pairs]
 
     def _frame(self, num_parts: int) -> Frame:
         if num_parts not in self._frames:
@@ -108,7 +117,7 @@ class Encoder:
     def _assign(self, segments: list[Segment], offset: int, text: str, encoding: Any) -> _Part:
         """Roles and owners of the tokens of one part, from character offsets."""
         owner_of = _owner_of_characters(segments)
-        part = _Part([], [], [], [])
+        part = _Part([], [], [], [], text)
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             owner = _owner(text, owner_of, start, end)
             role = _role(segments, owner)
@@ -118,7 +127,7 @@ class Encoder:
             part.ids += ids
             part.roles += [int(role)] * len(ids)
             part.owners += [offset + (owner if owner is not None else 0)] * len(ids)
-            part.are_blank += [not text[start:end].strip()] * len(ids)
+            part.spans += [(start, end)] * len(ids)
         return part
 
     def _is_faked(self, token: int, role: Role) -> bool:
@@ -269,7 +278,8 @@ def _truncate(prompt: Prompt, parts: list[_Part], budget: int) -> int | None:
     """Cut row tokens until the parts fit the budget; how many were cut, or None where they cannot fit.
 
     One token at a time from the longest segment of the lowest `order`; a segment keeps its head, tail or middle.
-    A blank that would then stand bare before a mask goes too: the mask token swallows it in a text that is not cut.
+    What is left of a character that was cut goes too, and so does a blank that would then stand bare before a mask: the
+    mask token swallows it in a text that is not cut.
     """
     excess = sum(len(part.ids) for part in parts) - budget
     if excess <= 0:
@@ -291,12 +301,31 @@ def _truncate(prompt: Prompt, parts: list[_Part], budget: int) -> int | None:
         cut.add(places[owner].pop(0 if is_from_front else -1))
     left = {place for tokens in places.values() for place in tokens}
     for number, part in enumerate(parts):
+        cut |= _torn(part, number, cut, left)
         cut |= _bare_blanks(part, number, cut, left)
         kept = [position for position in range(len(part.ids)) if (number, position) not in cut]
         part.ids = [part.ids[position] for position in kept]
         part.roles = [part.roles[position] for position in kept]
         part.owners = [part.owners[position] for position in kept]
+        part.spans = [part.spans[position] for position in kept]
     return len(cut)
+
+
+def _torn(part: _Part, number: int, cut: set[tuple[int, int]], left: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Tokens that share a character, as a reader sees it, with a neighbour that was cut."""
+    torn: set[tuple[int, int]] = set()
+    pairs = list(itertools.pairwise(range(len(part.ids))))
+    for one, other in [*pairs, *((after, before) for before, after in reversed(pairs))]:
+        is_cut = (number, one) in cut or (number, one) in torn
+        if is_cut and (number, other) in left - torn and _share_a_character(part, min(one, other)):
+            torn.add((number, other))
+    return torn
+
+
+def _share_a_character(part: _Part, position: int) -> bool:
+    """Whether a token and the next one have bytes or parts of one character."""
+    end, start = part.spans[position][1], part.spans[position + 1][0]
+    return start < end or is_continued(part.text, start)
 
 
 def _bare_blanks(
@@ -307,7 +336,13 @@ def _bare_blanks(
     for mask in (position for position, role in enumerate(part.roles) if role == Role.MASK):
         place = (number, mask - 1)
         is_cut_here = place in cut
-        while is_cut_here and (place in cut or (place in left and part.are_blank[place[1]])):
+        while is_cut_here and (place in cut or (place in left and _is_blank(part, place[1]))):
             bare.add(place)
             place = (number, place[1] - 1)
     return bare
+
+
+def _is_blank(part: _Part, position: int) -> bool:
+    """Whether a token has no visible character."""
+    start, end = part.spans[position]
+    return not part.text[start:end].strip()

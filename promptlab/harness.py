@@ -230,11 +230,11 @@ def _prepare_model(spec: RunSpec, grid: Grid, model: PlannedModel, store: RunSto
     prepared = [
         prepare_block(block, store.block(block.block_id), model.encoder, seed=spec.seed) for block in model.blocks
     ]
-    _refuse_words(grid, prepared)
+    _refuse_words(grid, prepared, model.encoder)
     return prepared
 
 
-def _refuse_words(grid: Grid, blocks: Sequence[Prepared]) -> None:
+def _refuse_words(grid: Grid, blocks: Sequence[Prepared], encoder: Encoder) -> None:
     """Refuse what was asked for by name and cannot be decided; what only a glob asked for is skipped, in the open.
 
     A verbalizer asked for by name must work with every template asked for by name, and with at least one of all.
@@ -247,7 +247,8 @@ def _refuse_words(grid: Grid, blocks: Sequence[Prepared]) -> None:
     reasons: dict[str, list[str]] = {}
     for block in (block for block in blocks if not block.planned.is_baseline):
         for verbalizer in {cell.verbalizer.name: cell.verbalizer for cell in block.planned.cells}.values():
-            fault = word_fault(block.words[ROWS], verbalizer, block.planned.template.shown)
+            shown = block.planned.template.shown
+            fault = word_fault(block.words[ROWS], verbalizer, shown, spell=encoder.token_text)
             usable[verbalizer.name] = usable.get(verbalizer.name, False) or fault is None
             if fault is None or verbalizer.name not in grid.explicit:
                 continue

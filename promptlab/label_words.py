@@ -83,10 +83,12 @@ def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]
     num_pieces = _num_pieces(encoder, with_word[num_left:], with_mask[num_left + 1 :]) if is_left_kept else 0
     ids = with_word[num_left : num_left + num_pieces]
     if not ids:
-        if "…" in context.shown:
-            return f"label word '{word}' changes its neighbours in {context.shown}: put a blank around {{{{ mask }}}}."
-        split, mask_split = (" ".join(encoder.token_texts(tokens)) for tokens in (with_word, with_mask))
-        return f"label word '{word}' changes its neighbours in {context.shown}: {split} against {mask_split}."
+        side = "behind" if is_left_kept else "before"
+        changes = f"label word '{word}' changes its neighbours in {context.shown}: the text {side} it is cut otherwise"
+        if not context.is_literal:
+            return f"{changes}. Put a blank around {{{{ mask }}}}."
+        split, mask_split = (_split(encoder, tokens, context) for tokens in (with_word, with_mask))
+        return f"{changes}, {split} against {mask_split}."
     if len(ids) > 1:
         pieces = " ".join(encoder.token_texts(ids))
         split = f"splits into {len(ids)} tokens ({pieces}) in {context.shown}"
@@ -94,6 +96,16 @@ def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]
     if ids[0] == encoder.unknown_id or ids[0] in encoder.special_ids:
         return f"label word '{word}' is unknown to the tokenizer (it becomes {encoder.token_texts(ids)[0]})."
     return ids[0]
+
+
+def _split(encoder: Encoder, ids: list[int], context: Context) -> str:
+    """Tokens as a message prints them, with an ellipsis for the letters that stand in for what is left out."""
+    texts = encoder.token_texts(ids)
+    if context.left.startswith(f"{_STAND_IN} "):
+        texts[0] = "…"
+    if context.right.endswith(f" {_STAND_IN}"):
+        texts[-1] = "…"
+    return " ".join(texts)
 
 
 def _num_pieces(encoder: Encoder, pieces: list[int], following: list[int]) -> int:

@@ -156,7 +156,7 @@ class _Asked:
             check_one_mask(template, example, prompt)
         contexts = dict.fromkeys(context for prompt in prompts for context in slot_contexts(prompt))
         found = find_word_ids(predictor.encoder, verbalizer.words, list(contexts))
-        fault = word_fault(found, verbalizer, template.shown)
+        fault = word_fault(found, verbalizer, template.shown, spell=predictor.encoder.token_text)
         if fault is not None:
             raise LabelWordError(fault)
         word_ids = {word: int(found[word]) for word in verbalizer.words}

@@ -213,7 +213,7 @@ class _Look:
             label: {word.word: _probability(found[word.word], at_mask[word.word]) for word in several}
             for label, several in verbalizer.labels.items()
         }
-        fault = word_fault(found, verbalizer, self.template.shown)
+        fault = word_fault(found, verbalizer, self.template.shown, spell=self.encoder.token_text)
         if fault is not None:
             return WordPreview(verbalizer.name, words, {}, None, fault)
         pool = functools.partial(pool_labels, verbalizer=verbalizer, labels=labels)

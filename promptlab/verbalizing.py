@@ -5,7 +5,7 @@ Needs no model: any verbalizer can be tried on a stored block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,17 +77,26 @@ def require_words(found: Mapping[str, int | str], words: Iterable[str], *, where
     return {word: int(found[word]) for word in words}
 
 
-def check_collisions(verbalizer: Verbalizer, word_ids: Mapping[str, int]) -> None:
-    """Refuse a verbalizer two of whose words are the same token here: "Yes" and "yes" in an uncased vocabulary."""
+def check_collisions(
+    verbalizer: Verbalizer, word_ids: Mapping[str, int], *, spell: Callable[[int], str] | None = None
+) -> None:
+    """Refuse a verbalizer two of whose words are the same token here: "Yes" and "yes" in an uncased vocabulary.
+
+    Args:
+        verbalizer: the words.
+        word_ids: the token of each.
+        spell: how the vocabulary spells a token, where there is a tokenizer to ask.
+    """
     owner: dict[int, tuple[str, str]] = {}
     for label, words in verbalizer.labels.items():
         for word in words:
             token = word_ids[word.word]
             if token in owner:
                 other_label, other = owner[token]
+                spelled = f" (both become {spell(token)})" if spell is not None else ""
                 raise LabelWordError(
                     f"{verbalizer.path}: '{other}' of label '{other_label}' and '{word.word}' of label '{label}' are "
-                    f"the same token {token} here: use another word for one of them."
+                    f"the same token {token} here{spelled}: use another word for one of them."
                 )
             owner[token] = (label, word.word)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,35 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+class Lazy(dict[str, Any]):
+    """Values by kind, each made when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, kind: str) -> Any:
+        self[kind] = self._make(kind)
+        return self[kind]
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of the tiny random checkpoints, by kind."""
     import torch
 
-    from tests.tiny_models import KINDS, build
+    from tests.tiny_models import build
 
     torch.set_num_threads(1)
-    return {kind: build(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
+    return Lazy(lambda kind: build(kind, tmp_path_factory.mktemp(kind)))
 
 
 @pytest.fixture(scope="session")
 def tokenizers() -> dict[str, Any]:
     """Every kind of tokenizer, those without a model too."""
-    from tests.tiny_models import TOKENIZER_KINDS, build_tokenizer
+    from tests.tiny_models import build_tokenizer
 
-    return {kind: build_tokenizer(kind) for kind in TOKENIZER_KINDS}
+    return Lazy(build_tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +49,7 @@ def models(tiny: dict[str, Path]) -> dict[str, Any]:
     """The tiny checkpoints as transformers loads them, for naive answers."""
     from transformers import AutoModelForMaskedLM
 
-    return {kind: AutoModelForMaskedLM.from_pretrained(folder).eval() for kind, folder in tiny.items()}
+    return Lazy(lambda kind: AutoModelForMaskedLM.from_pretrained(tiny[kind]).eval())
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +57,12 @@ def backends(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """One loaded backend a kind, on the CPU in float32."""
     from promptlab.backends.mlm import MaskedBackend
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROMPTLAB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-        return {kind: MaskedBackend(str(folder), device="cpu") for kind, folder in tiny.items()}
+    def load(kind: str) -> MaskedBackend:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PROMPTLAB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+            return MaskedBackend(str(tiny[kind]), device="cpu")
+
+    return Lazy(load)
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 from promptlab.backends.checkpoints import Checkpoint
 from promptlab.errors import ModelError, UsageError
+
+_ADVICE = {
+    "discriminator_predictions": "It is an ELECTRA discriminator, which predicts no words: use the generator.",
+    "lm_predictions": 'Its head has DeBERTa\'s newer names: write "legacy": false into its config.json.',
+}
 
 
 def resolve_device(device: str) -> str:
@@ -80,9 +86,17 @@ def load_model(checkpoint: Checkpoint, dtype: str) -> Any:
         raise ModelError(
             f"model '{checkpoint.name}' ({checkpoint.architecture}) has no trained weights for "
             f"{len(missing)} tensors of {type(model).__name__} ({shown}): its scores would be "
-            "noise. Use a checkpoint with its masked-LM head."
+            f"noise. {_advice(info['unexpected_keys'])}"
         )
     return model.eval()
+
+
+def _advice(unexpected: Iterable[str]) -> str:
+    """What to do about a head that is missing, from the tensors that the checkpoint has in its place."""
+    for prefix, advice in _ADVICE.items():
+        if any(key.startswith(prefix) for key in unexpected):
+            return advice
+    return "Use a checkpoint with its masked-LM head."
 
 
 def _quiet(logging: Any) -> None:

@@ -47,9 +47,10 @@ def encode(encoder: Encoder, asked: Prompt) -> EncodedPrompt:
 def test_ids_are_the_tokenizers_own(tokenizers: dict[str, Any], kind: str, asked: Prompt) -> None:
     """A prompt has the ids and segment ids that the tokenizer gives for its text with the real mask token."""
     ids, segment_ids = tokenized(tokenizers[kind], asked)
-    encoded = encode(encoder_of(tokenizers[kind]), asked)
+    encoder = encoder_of(tokenizers[kind])
+    encoded = encode(encoder, asked)
     assert ids == encoded.input_ids.tolist()
-    assert (segment_ids if kind.startswith("bert") else [0] * len(ids)) == encoded.segment_ids.tolist()
+    assert (segment_ids if encoder.uses_segment_ids else [0] * len(ids)) == encoded.segment_ids.tolist()
 
 
 @pytest.mark.parametrize("kind", TOKENIZER_KINDS)

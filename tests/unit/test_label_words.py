@@ -103,8 +103,16 @@ def test_an_unknown_word_is_refused(tokenizers: dict[str, Any]) -> None:
 
 def test_a_word_that_changes_its_neighbours_is_refused_with_both_splits(tokenizers: dict[str, Any]) -> None:
     """Where the word merges with the text that touches it, the message shows both splits."""
-    expected = "label word 's' changes its neighbours in ' ye___': \u0120yes against \u0120 y e <mask>."
+    start = "label word 's' changes its neighbours in"
+    expected = f"{start} ' ye___': the text before it is cut otherwise, \u0120yes against \u0120 y e <mask>."
     assert expected == find(tokenizers["roberta"], prompt("the answer is ye", MASK), "s")
+    split = "\u2026 \u0120world against \u2026 <mask> orld"
+    expected = (
+        f"label word 'w' changes its neighbours in '\u2026 ___orld': the text behind it is cut otherwise, {split}."
+    )
+    assert expected == find(tokenizers["roberta"], prompt("it was ", MASK, "orld"), "w")
+    expected = f"{start} ' \u2026___': the text before it is cut otherwise. Put a blank around {{{{ mask }}}}."
+    assert expected == find(tokenizers["roberta"], prompt(field("the answer is ye"), MASK), "s")
 
 
 def test_a_word_that_varies_by_row_is_refused(tokenizers: dict[str, Any]) -> None:
