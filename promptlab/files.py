@@ -115,8 +115,10 @@ def read_table(path: Path, columns: list[str] | None = None) -> tuple[pyarrow.Ta
 
     try:
         with path.open("rb") as stream:
-            table = parquet.ParquetFile(stream, page_checksum_verification=True).read(columns=columns)
-        metadata = _unsealed(table.schema.metadata or {})
+            file = parquet.ParquetFile(stream, page_checksum_verification=True)
+            metadata = _unsealed(file.schema_arrow)
+            # One thread: a pool of pyarrow's that is still ending when the process does can abort it.
+            table = file.read(columns=columns, use_threads=False)
     except (OSError, KeyError, ValueError, pa.ArrowException):
         raise StoreError(f"{path}: is broken. Delete it and run the same command again to score it anew.") from None
     if metadata.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
@@ -166,7 +168,7 @@ def _write_batches(stream: IO[bytes], schema: Any, batches: Iterable[Any], metad
     import pyarrow as pa
     from pyarrow import parquet
 
-    kept, waiting = schema.with_metadata(_sealed(metadata)), list[Any]()
+    kept, waiting = schema.with_metadata(_sealed(metadata, schema)), list[Any]()
     with parquet.ParquetWriter(stream, kept, compression="zstd", write_page_checksum=True) as writer:
         for batch in batches:
             waiting.append(batch)
@@ -177,19 +179,24 @@ def _write_batches(stream: IO[bytes], schema: Any, batches: Iterable[Any], metad
             writer.write_table(pa.Table.from_batches(waiting))
 
 
-def _sealed(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as a parquet schema holds it, with its checksum: those of pages do not cover the schema."""
+def _sealed(metadata: Mapping[str, Any], schema: pyarrow.Schema) -> dict[str, str]:
+    """Metadata as a parquet schema holds it, with a checksum of it and of the columns: those of pages leave them out."""
     text = json.dumps(dict(metadata), sort_keys=True)
-    return {"promptlab": text, "promptlab_crc32": str(zlib.crc32(text.encode("utf-8")))}
+    return {"promptlab": text, "promptlab_crc32": str(_checksum(text.encode("utf-8"), schema))}
 
 
-def _unsealed(stored: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _unsealed(schema: pyarrow.Schema) -> dict[str, Any]:
     """The metadata of a schema; KeyError or ValueError where it is none of ours or damaged."""
+    stored = schema.metadata or {}
     text = stored[b"promptlab"]
-    if int(stored.get(b"promptlab_crc32", zlib.crc32(text))) != zlib.crc32(text):
+    if int(stored[b"promptlab_crc32"]) != _checksum(text, schema):
         raise ValueError("the checksum does not fit")
     metadata: dict[str, Any] = json.loads(text)
     return metadata
+
+
+def _checksum(text: bytes, schema: pyarrow.Schema) -> int:
+    return zlib.crc32("\x1f".join(schema.names).encode("utf-8"), zlib.crc32(text))
 
 
 def _line(value: Any) -> str:

@@ -86,6 +86,7 @@ def template_record(template: Template) -> Record:
         "uses_options": compiled.uses_options,
         "tags": list(template.tags),
         "text": template.text,
+        "domain_prompt": template.domain_prompt,
         "reference": template.reference,
         "notes": template.notes,
         "hash": template.hash,

@@ -62,6 +62,7 @@ def test_a_record_says_all_that_a_file_says() -> None:
         "uses_options": False,
         "tags": ["instructive"],
         "text": "{{ text }} It was {{ mask }}.",
+        "domain_prompt": None,
         "reference": None,
         "notes": None,
         "hash": template["hash"],
