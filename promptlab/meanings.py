@@ -72,6 +72,7 @@ RUN: Mapping[str, str] = {
     "output_path": "The folder that runs go into.",
     "name": "Name of the run's folder; default: made of the models and the plan.",
     "no_text": "Note in the manifest that no text of rows may be shown.",
+    "skip_preflight": "Score without looking first whether the model can be scored.",
 }
 RESULT: Mapping[str, str] = {
     "cell": "Id of the cell.",
