@@ -76,7 +76,7 @@ def _run(asked: Registered, subject: Subject) -> Check:
     """A check with its name; what stops it is its failure, and a need that is not there leaves it out."""
     for need in asked.needs:
         if subject.fault(need) is not None:
-            other = "head" if need == "model" else "mask"
+            other = "head" if need == "model" else "tokenizer"
             return Check(asked.name, "not applicable", f"no {need} to look at, see '{other}'")
     try:
         return replace(asked.run(subject), name=asked.name)
@@ -102,12 +102,18 @@ def check_head(subject: Subject) -> Check:
     return passed(f"{whole}, its decoder is {'tied to the word embeddings' if tying.is_tied else 'one of its own'}")
 
 
-@check("mask", is_cheap=True)
-def check_mask(subject: Subject) -> Check:
-    """There is one mask id, and a mask becomes that one token, found by its role."""
+@check("tokenizer")
+def check_tokenizer(subject: Subject) -> Check:
+    """There is a fast tokenizer with a mask token, whose way to frame a text can be learned."""
     fault = subject.fault("encoder")
     if fault is not None:
         return failed(fault.removesuffix("."), "Use a masked language model with its own fast tokenizer.")
+    return passed(f"a fast one of {len(subject.encoder.tokenizer)} tokens")
+
+
+@check("mask", "encoder", is_cheap=True)
+def check_mask(subject: Subject) -> Check:
+    """There is one mask id, and a mask becomes that one token, found by its role."""
     encoder, tokenizer, mask_id = subject.encoder, subject.encoder.tokenizer, subject.encoder.mask_id
     if mask_id in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id):
         return failed(
@@ -205,7 +211,8 @@ def check_spaced_word(subject: Subject) -> Check:
     }
     for word, token in known.items():
         if found[word] != token:
-            other = found[word] if isinstance(found[word], str) else encoder.token_texts([int(found[word])])[0]
+            here = found[word]
+            other = f"it has none: {here}" if isinstance(here, str) else encoder.token_texts([here])[0]
             return failed(
                 f"'{word}' after a blank is {encoder.token_texts([token])[0]} to the tokenizer, and here {other}",
                 "Please report this tokenizer: promptlab would score another word.",
@@ -241,7 +248,7 @@ def check_plain_forward(subject: Subject) -> Check:
     return _compare(
         subject,
         np.concatenate(there),
-        "our scores and those of transformers, the head at all positions",
+        "our scores and those of transformers, with its head at all positions,",
         "Please report this architecture: promptlab does not score it as transformers does.",
     )
 
