@@ -220,7 +220,8 @@ def check_spaced_word(subject: Subject) -> Check:
     if not known:
         return absent(f"none of {', '.join(SPACED_WORDS)} is one token")
     word, token = next(iter(known.items()))
-    spaced, glued = (" ".join(encoder.token_texts(ids)) for ids in ([token], encoder.tokens(f"({word}")[1:]))
+    bare = encoder.tokens(f"({word}")[len(encoder.tokens("(")) :]
+    spaced, glued = (" ".join(encoder.token_texts(ids)) for ids in ([token], bare))
     apart = (
         f"{spaced} after a blank and {glued} after a bracket" if spaced != glued else f"one form of a word: {spaced}"
     )
