@@ -215,7 +215,7 @@ def check_spaced_word(subject: Subject) -> Check:
             other = f"it has none: {here}" if isinstance(here, str) else encoder.token_texts([here])[0]
             return failed(
                 f"'{word}' after a blank is {encoder.token_texts([token])[0]} to the tokenizer, and here {other}",
-                "Please report this tokenizer: promptlab would score another word.",
+                "If 'blank before mask' passes, please report this tokenizer: its words are not found.",
             )
     if not known:
         return absent(f"none of {', '.join(SPACED_WORDS)} is one token")

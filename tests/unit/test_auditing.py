@@ -217,6 +217,18 @@ def test_segment_ids_are_part_of_the_frame(backends: dict[str, Any], monkeypatch
     )  # fmt: skip
 
 
+def test_other_tokens_are_another_frame(backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without segments is compared by its tokens, the frame shown from both sides."""
+    encode = Encoder.encode
+
+    def closed(self: Encoder, prompts: Any) -> Any:
+        return [replace(one, input_ids=np.append(one.input_ids[:-1], 0)) for one in encode(self, prompts)]
+
+    monkeypatch.setattr(Encoder, "encode", closed)
+    check = look(backends["roberta"])["frame"]
+    assert ("fail", "a text is <s> … <s> here and <s> … </s> by the tokenizer itself") == (check.status, check.found)
+
+
 def test_a_pair_that_cannot_be_framed_fails(tiny: dict[str, Path], tmp_path: Path) -> None:
     """A pair whose parts change places keeps the encoder's own sentence, and single texts are checked on."""
     folder = framed(tiny["bert"], tmp_path / "model", single="[CLS] $A [SEP]", pair="[CLS] $B [SEP] $A [SEP]")
