@@ -151,8 +151,8 @@ def run(
         quiet: whether to keep progress to itself; by default it is shown in a notebook and nowhere else.
         amend: whether a named run that was asked for otherwise may be changed.
         options: every other key of a run: prepare, ensembles, metrics, data, include, split, limit, max_length, device,
-            dtype, batch_size, seed, output_path, name, no_text, store_states, revision; and for rows that no task
-            describes rows, text_column, fields, label_column, label_values, labels, family, train_rows.
+            dtype, batch_size, seed, output_path, name, no_text, store_states, skip_preflight, revision; and for rows
+            that no task describes rows, text_column, fields, label_column, label_values, labels, family, train_rows.
 
     Raises:
         PromptlabError: a fault that the user can mend.

@@ -67,6 +67,16 @@ class Encoder:
         self._frames = {1: _probe_frame(tokenizer, 1)}
 
     @property
+    def tokenizer(self) -> Any:
+        """The tokenizer itself, for audits of what is made with it."""
+        return self._tokenizer
+
+    @property
+    def mask_id(self) -> int:
+        """The id of every mask."""
+        return self._mask_id
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids that never stand for text (the unknown token is text)."""
         return self._special_ids

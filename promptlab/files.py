@@ -180,7 +180,7 @@ def _write_batches(stream: IO[bytes], schema: Any, batches: Iterable[Any], metad
 
 
 def _sealed(metadata: Mapping[str, Any], schema: pyarrow.Schema) -> dict[str, str]:
-    """Metadata as a parquet schema holds it, with a checksum of it and of the columns: those of pages leave them out."""
+    """Metadata as a parquet schema holds it, with a checksum of it and of the columns: those of pages have neither."""
     text = json.dumps(dict(metadata), sort_keys=True)
     return {"promptlab": text, "promptlab_crc32": str(_checksum(text.encode("utf-8"), schema))}
 

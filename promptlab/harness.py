@@ -5,12 +5,14 @@ The same command again finds everything stored and does no forward pass; a kille
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from promptlab.auditing import preflight
 from promptlab.backends.base import Backend
 from promptlab.baselines import find_baselines
 from promptlab.batching import BatchSize
@@ -154,7 +156,8 @@ def execute(
         prepared = _prepare_model(spec, plan.grid, model, store)
         claim(store.folder, spec)
         has_scored = _score_model(spec, model, prepared, store, progress, done)
-        facts.append(find_model_facts(model.backend, store, has_scored=has_scored))
+        looked = "skipped" if spec.skip_preflight else "passed"
+        facts.append(find_model_facts(model.backend, store, has_scored=has_scored, preflight=looked))
         model.backend.release()
         blocks = [_stored(block) for block in prepared]
         found = evaluate(store, blocks, model.ensembles, seed=spec.seed, metrics=spec.metrics)
@@ -277,9 +280,10 @@ def _score_model(
     if any(expected):
         progress.start(name, sum(expected))
     began, before = time.perf_counter(), done.tally.num_forwards
+    look_first = functools.cache(functools.partial(_look_first, spec, model, progress, done))
     for block, number in zip(blocks, expected, strict=True):
         if number or block.contexts:
-            _score_block(spec, model, block, store, progress, done, expected=number)
+            _score_block(spec, model, block, store, progress, done, expected=number, look_first=look_first)
     if done.tally.num_forwards > before:
         done.seconds[f"score {name}"] = time.perf_counter() - began
         return True
@@ -298,14 +302,16 @@ def _score_block(
     done: Cost,
     *,
     expected: int,
+    look_first: Callable[[], None],
 ) -> None:
-    """Encode one block and score what it lacks, window by window."""
+    """Encode one block and score what it lacks, window by window; the model is looked at before its first one."""
     block_store = store.block(prepared.planned.block_id)
     block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
     if block.num_missing and _fill_from_states(model, prepared, block_store):
         block.num_missing = count_lacking(prepared, block_store)
     stored, tally = block_store.read(), Tally()
     for prompts in missing_windows(block, block_store, stored, model.encoder, seed=spec.seed):
+        look_first()
         part = score_block(
             model.backend,
             block_store,
@@ -321,6 +327,22 @@ def _score_block(
     done.tally.add_all(tally)
     if tally.num_prompts:
         store.event("scored", block=prepared.planned.block_id, prompts=tally.num_prompts)
+
+
+def _look_first(spec: RunSpec, model: PlannedModel, progress: Progress, done: Cost) -> None:
+    """The preflight of a model that has something to score.
+
+    Raises:
+        ModelError: the model fails it.
+    """
+    if spec.skip_preflight:
+        return
+    model.backend.facts()  # loads the weights, which is not what is timed
+    name, began = model.backend.scorer.model, time.perf_counter()
+    for check in preflight(model.backend):
+        if check.status == "warn":
+            progress.say(f"{name}, {check.name}: {check.found}. {check.remedy}")
+    done.seconds[f"preflight {name}"] = time.perf_counter() - began
 
 
 def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> int:

@@ -85,6 +85,7 @@ RUN: Mapping[str, str] = {
     "name": "Name of the run's folder; default: made of the models and the plan.",
     "no_text": "Note in the manifest that no text of rows may be shown.",
     "store_states": "Keep the last states at masks, so that `rescore` can score words that come later.",
+    "skip_preflight": "Score without looking first whether the model can be scored.",
 }
 RESULT: Mapping[str, str] = {
     "cell": "Id of the cell.",

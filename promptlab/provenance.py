@@ -131,13 +131,20 @@ def _dump(spec: Spec, *, without: Sequence[str]) -> dict[str, Any]:
     return dumped
 
 
-def find_model_facts(backend: Backend, store: RunStore, *, has_scored: bool) -> dict[str, Any]:
-    """What effectively ran; read back from the blocks where nothing was scored by this call."""
+def find_model_facts(backend: Backend, store: RunStore, *, has_scored: bool, preflight: str) -> dict[str, Any]:
+    """What effectively ran; read back from the blocks where nothing was scored by this call.
+
+    Args:
+        backend: what ran.
+        store: the run.
+        has_scored: whether this call scored anything.
+        preflight: whether the model was looked at before, `passed` or `skipped`.
+    """
     scorer = backend.scorer
     named = {"model": scorer.model, "revision": scorer.revision, "architecture": scorer.architecture}
     path = store.folder / "blocks" / f"facts-{scorer.weights_hash[:12]}-{scorer.dtype}-{scorer.device_class}.json"
     if has_scored or not path.is_file():
-        write_json(path, backend.facts())
+        write_json(path, {**backend.facts(), "preflight": preflight if has_scored else "not needed"})
     return {**named, **scorer.identity(), "ran": read_json(path)}
 
 

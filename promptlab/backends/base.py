@@ -43,6 +43,14 @@ class Scorer:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Tying:
+    """Whether the decoder of the head is the matrix of the word embeddings, and whether the config says so."""
+
+    is_tied: bool
+    is_promised: bool
+
+
 class Backend(abc.ABC):
     """Runs one pretrained model. Construction must be cheap; weights are loaded by the first `score`."""
 
@@ -106,3 +114,24 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def facts(self) -> dict[str, Any]:
         """What effectively runs, for the manifest: attention path, head path, parameters, threads."""
+
+    def plain_log_probs(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        token_ids: Int64[np.ndarray, " candidate"],
+        *,
+        pad_left: bool = False,
+    ) -> Float32[np.ndarray, "mask candidate"] | None:
+        """Log-probabilities by the model's own forward, the head at all positions, for audits; None: there is none.
+
+        Rows are in the order of `score`; `pad_left` puts the padding of shorter prompts on the left.
+        """
+        return None
+
+    def tying(self) -> Tying | None:
+        """How decoder and word embeddings of the loaded model belong together; None where that cannot be said."""
+        return None
+
+    def in_dtype(self, dtype: str) -> Backend | None:
+        """The same model on the same device in another dtype, nothing loaded; None where there is none."""
+        return None

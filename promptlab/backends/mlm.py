@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptlab.backends.base import NUM_TOP, Backend, Scorer
+from promptlab.backends.base import NUM_TOP, Backend, Scorer, Tying
 from promptlab.backends.checkpoints import find_checkpoint
 from promptlab.backends.loading import find_limits, load_model, load_tokenizer, resolve_device
 from promptlab.encoding import Encoder
@@ -170,6 +170,42 @@ class MaskedBackend(Backend):
             torch.cuda.empty_cache()
         _trim_heap()
 
+    def plain_log_probs(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        token_ids: Int64[np.ndarray, " candidate"],
+        *,
+        pad_left: bool = False,
+    ) -> Float32[np.ndarray, "mask candidate"]:
+        """Log-probabilities by the forward of transformers; see `Backend.plain_log_probs`."""
+        import torch
+
+        model, arrays = self._model, self._pad(prompts)
+        width = arrays["input_ids"].shape[1]
+        shifts = [width - len(prompt) if pad_left else 0 for prompt in prompts]
+        for row, shift in enumerate(shifts):
+            for array in arrays.values():
+                array[row] = np.roll(array[row], shift)
+        rows = self._rows(prompts, shifts)
+        inputs = {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+        with torch.inference_mode():
+            logits = _float(model(**inputs).logits[rows])
+            return _to_scores(prompts, logits, token_ids).log_probs
+
+    def tying(self) -> Tying | None:
+        """Decoder and word embeddings compared; see `Backend.tying`."""
+        config = self._model.config
+        decoder, words = self._model.get_output_embeddings(), self._model.get_input_embeddings()
+        if decoder is None or words is None:
+            return None
+        is_tied = decoder.weight.data_ptr() == words.weight.data_ptr()
+        return Tying(is_tied, bool(getattr(config, "tie_word_embeddings", False)))
+
+    def in_dtype(self, dtype: str) -> MaskedBackend:
+        """The same checkpoint in another dtype; see `Backend.in_dtype`."""
+        found = self._checkpoint
+        return MaskedBackend(found.name, revision=found.revision, device=self._device, dtype=dtype)
+
     def facts(self) -> dict[str, Any]:
         """What effectively runs; the weights are loaded for it."""
         import torch
@@ -271,9 +307,7 @@ class MaskedBackend(Backend):
 
         model = self._model
         inputs = {name: torch.from_numpy(array).to(self._device) for name, array in self._pad(prompts).items()}
-        batch = [row for row, prompt in enumerate(prompts) for _ in prompt.mask_positions]
-        positions = [position for prompt in prompts for position in prompt.mask_positions]
-        rows = (torch.tensor(batch, device=self._device), torch.tensor(positions, device=self._device))
+        rows = self._rows(prompts)
         if self._head_path == "all positions":
             return _float(model(**inputs).logits[rows])
         self._kept.rows, self._kept.wants_states = rows, keep_states
@@ -281,6 +315,17 @@ class MaskedBackend(Backend):
             return _float(model(**inputs).logits[0])
         finally:
             self._kept.rows, self._kept.wants_states = None, False
+
+    def _rows(
+        self, prompts: Sequence[EncodedPrompt], shifts: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where the masks of a batch stand: rows and positions, the latter shifted by the padding on the left."""
+        import torch
+
+        moved = zip(prompts, shifts or [0] * len(prompts), strict=True)
+        batch = [row for row, prompt in enumerate(prompts) for _ in prompt.mask_positions]
+        positions = [position + shift for prompt, shift in moved for position in prompt.mask_positions]
+        return torch.tensor(batch, device=self._device), torch.tensor(positions, device=self._device)
 
     def _pad(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Int64[np.ndarray, "prompt token"]]:
         """Right-padded inputs: positions that start at the left are the same alone and in a batch."""

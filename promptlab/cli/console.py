@@ -53,7 +53,7 @@ def table(rows: Sequence[Sequence[str]], *, header: Sequence[str], wrap: bool = 
     lines = []
     for *cells, text in zip(*columns, last, strict=True):
         start = "".join(cell.ljust(taken) + _GAP for cell, taken in zip(cells, widths, strict=True))
-        parts = textwrap.wrap(text, space, break_long_words="/" not in text) or [""] if wrap else [_cut(text, space)]
+        parts = _wrap(text, space) if wrap else [_cut(text, space)]
         lines += [start + parts[0], *(" " * len(start) + part for part in parts[1:])]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -101,6 +101,12 @@ def relative(path: Path) -> str:
     """A path as short as it can be written from here."""
     resolved, here = path.resolve(), Path.cwd().resolve()
     return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """The lines of a text; a path is never broken, any other word where it is too long."""
+    lines = textwrap.wrap(text, width, break_long_words=False) or [""]
+    return [part for line in lines for part in ([line] if "/" in line else textwrap.wrap(line, width) or [""])]
 
 
 def _cut(text: str, width: int) -> str:

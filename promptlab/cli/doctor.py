@@ -1,14 +1,21 @@
-"""`promptlab doctor`: versions, devices and what effectively runs for a model."""
+"""`promptlab doctor`: versions, devices, what effectively runs for a model, and whether its scores will be right."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptlab.cli.console import print_lines, table
-from promptlab.errors import PromptlabError, UsageError
+from promptlab.cli.console import one_line, print_lines, table
+from promptlab.errors import ModelError, PromptlabError, UsageError
+
+if TYPE_CHECKING:
+    from promptlab.checks import Check
+
+_SHORT = {"not applicable": "n/a"}
 
 
 def doctor(
@@ -18,24 +25,30 @@ def doctor(
     dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "float32",
     output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
 ) -> None:
-    """Print versions, devices and what runs for a model."""
+    """Print what runs for a model, and check its scores."""
     from promptlab.provenance import find_versions
 
     if output not in ("text", "json"):
         raise UsageError(f"--output {output}: write text or json.")
     facts: dict[str, Any] = {**find_versions(), **_machine(), "model": model}
-    fault = None
+    checks: tuple[Check, ...] = ()
+    fault: PromptlabError | None = None
     try:
-        facts |= _model(model, revision, device, dtype)
+        found, checks = _model(model, revision, device, dtype)
+        facts |= found
     except PromptlabError as error:
         fault = error
     if output == "json":
-        print_lines([json.dumps(facts, indent=1, default=str)])
+        print_lines(
+            [json.dumps({**facts, "checks": [dataclasses.asdict(one) for one in checks]}, indent=1, default=str)]
+        )
     else:
         rows = [[name, str(value)] for name, value in facts.items()]
         print_lines([table(rows, header=["what", "found"], wrap=True)])
+        print_lines(_check_lines(checks))
     if fault is not None:
         raise fault
+    _leave(model, checks)
 
 
 def _machine() -> dict[str, Any]:
@@ -54,11 +67,46 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _model(model: str, revision: str | None, device: str, dtype: str) -> dict[str, Any]:
-    """What runs for the model; its weights are loaded for it."""
+def _model(model: str, revision: str | None, device: str, dtype: str) -> tuple[dict[str, Any], tuple[Check, ...]]:
+    """What runs for the model, as far as it can be loaded, and its checks.
+
+    Raises:
+        PromptlabError: there is no such model, or no such device.
+    """
+    from promptlab.auditing import audit
     from promptlab.registry import BACKENDS
 
     backend = BACKENDS.get("mlm")(model, revision=revision, device=device, dtype=dtype)
-    encoder = backend.encoder(None)
-    facts = {f"model {name.replace('_', ' ')}": value for name, value in backend.facts().items()}
-    return {"model max length": encoder.max_length, **facts}
+    checks = audit(backend)
+    facts: dict[str, Any] = {}
+    try:
+        facts["model max length"] = backend.encoder(None).max_length
+        facts |= {f"model {name.replace('_', ' ')}": value for name, value in backend.facts().items()}
+    except PromptlabError:
+        pass  # the checks say why
+    return facts, checks
+
+
+def _check_lines(checks: Sequence[Check]) -> Iterator[str]:
+    """The checks as a table, the remedy below what was found."""
+    if not checks:
+        return
+    rows = []
+    for one in checks:
+        status = _SHORT.get(one.status, one.status)
+        rows.append([one.name, status, one_line(one.found)])
+        if one.remedy:
+            rows.append(["", "", f"-> {one.remedy}"])
+    yield ""
+    yield table(rows, header=["check", "status", "found"], wrap=True)
+
+
+def _leave(model: str, checks: Sequence[Check]) -> None:
+    """Leave with the checks that failed.
+
+    Raises:
+        ModelError: one failed.
+    """
+    failed = [one.name for one in checks if one.status == "fail"]
+    if failed:
+        raise ModelError(f"model '{model}' fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}.")

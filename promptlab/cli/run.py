@@ -93,6 +93,9 @@ def run(
     store_states: Annotated[
         bool, typer.Option("--store-states", help="Keep the states at masks, for words that come later.")
     ] = False,
+    skip_preflight: Annotated[
+        bool, typer.Option("--skip-preflight", help="Score a model without checking it first.")
+    ] = False,
     amend: Annotated[bool, typer.Option("--amend", help="Change the run that --name names.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and leave.")] = False,
     config: Annotated[str | None, typer.Option(metavar="FILE", help="A run.yaml; flags go on top of it.")] = None,
@@ -137,6 +140,7 @@ def run(
         "name": name,
         "no_text": no_text or None,
         "store_states": store_states or None,
+        "skip_preflight": skip_preflight or None,
     }
     spec = make_run_spec({key: value for key, value in given.items() if value is not None}, config=config)
     if dry_run:

@@ -158,6 +158,7 @@ class RunSpec(BaseModel):
     name: Annotated[str | None, BeforeValidator(_as_name)] = None
     no_text: bool = False
     store_states: bool = False
+    skip_preflight: bool = False
 
     @model_validator(mode="after")
     def _agree(self) -> RunSpec:

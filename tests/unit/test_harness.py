@@ -238,7 +238,7 @@ def test_an_interrupted_run_ends_with_the_same_results(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
     """Stopped after any number of batches and started again, a run scores what was left and writes the same bytes."""
-    small = having(spec, batch_size=2)
+    small = having(spec, batch_size=2, skip_preflight=True)
     straight = execute(having(small, output_path=str(tmp_path / "straight")))
     score, calls = MaskedBackend.score, []
 
