@@ -390,3 +390,11 @@ def test_preview_shows_prompts_tokens_and_words(call: Call, moods: Path, tiny: d
     assert re.search(r"mood/great_terrible: bad: terrible 0\.\d{4}; good: great 0\.\d{4}\n", said.out)
     assert "with calibration contextual" in said.out
     assert max(map(len, said.out.splitlines())) <= 80
+
+
+def test_a_run_can_do_without_its_preflight(run: Call) -> None:
+    """`--skip-preflight` is written down, and the decisions are those of a run that looked first."""
+    looked, skipped = run(*FAST, "--name", "looked"), run(*FAST, "--name", "skipped", "--skip-preflight")
+    assert cells_of(looked) == cells_of(skipped)
+    facts = [json.loads((folder_of(said) / "manifest.json").read_text(encoding="utf-8")) for said in (looked, skipped)]
+    assert ["passed", "skipped"] == [manifest["models"][0]["ran"]["preflight"] for manifest in facts]

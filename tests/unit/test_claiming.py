@@ -39,6 +39,7 @@ FREE: dict[str, Any] = {
     "no_text": True,
     "data": "elsewhere",
     "store_states": True,
+    "skip_preflight": True,
     "output_path": "there",
 }
 WITH_ROWS: dict[str, Any] = {

@@ -425,6 +425,7 @@ def test_a_run_in_windows_that_was_stopped_ends_with_the_same_bytes(
 ) -> None:
     """Batches of every window are planned from all of its prompts, so what is left is scored as it would have been."""
     in_windows(monkeypatch)
+    many = having(many, skip_preflight=True)
     straight = execute(in_another_folder(many, tmp_path, "straight", batch_size=2))
     score, calls = MaskedBackend.score, []
 
