@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Int64
 
 DEFAULT_MAX_LENGTH = 512
+LARGE_BYTES = 1 << 24
 _PROBE_TOLERANCE = 1e-3
 
 
@@ -161,11 +162,17 @@ class MaskedBackend(Backend):
 
         import torch
 
-        if self.__dict__.pop("_model", None) is None:
+        model = self.__dict__.pop("_model", None)
+        if model is None:
             return
+        is_large = sum(parameter.nbytes for parameter in model.parameters()) > LARGE_BYTES
         self.__dict__.pop("_decoder", None)
         self._head_path = "not loaded"
-        gc.collect()
+        del model
+        if (
+            is_large
+        ):  # hooks and weights hold each other; looking for such cycles takes longer than a small model is worth
+            gc.collect()
         if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
         _trim_heap()
