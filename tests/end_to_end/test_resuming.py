@@ -189,8 +189,16 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes(content[:-30] if how == "cut" else b"nothing of ours" if how == "foreign" else content)
 
 
-@pytest.mark.parametrize("how", ["cut", "foreign", "bit"])
-@pytest.mark.parametrize("which", ["part-00001.parquet", "rows-*.parquet", "calibration-*.parquet"])
+HOWS = ("cut", "foreign", "bit")
+WHICH = ("part-00001.parquet", "rows-*.parquet", "calibration-*.parquet")
+DAMAGES = [
+    pytest.param(how, which, marks=[] if HOWS.index(how) == WHICH.index(which) else pytest.mark.slow)
+    for how in HOWS
+    for which in WHICH
+]
+
+
+@pytest.mark.parametrize(("how", "which"), DAMAGES)
 def test_a_damaged_file_of_a_block_is_named_and_deleting_it_mends_the_run(run: Call, how: str, which: str) -> None:
     """Exit 1 and one sentence with the file; without it, the run scores what is lost and ends with the same bytes."""
     words = [*CHOSEN[:2], "--verbalizers", "mood/yes_no", "--batch-size", 1, "--quiet", "--name", "hurt"]
