@@ -44,13 +44,15 @@ def cells_of(said: Said) -> list[dict[str, Any]]:
     ("name", "content"),
     [
         ("plain.csv", ROWS),
-        ("bom.csv", b"\xef\xbb\xbf" + ROWS.encode()),
+        pytest.param("bom.csv", b"\xef\xbb\xbf" + ROWS.encode(), marks=pytest.mark.slow),
         ("crlf.csv", ROWS.replace("\n", "\r\n")),
-        ("no_end.csv", ROWS.rstrip("\n")),
-        ("quoted.csv", 'text,stars\r\n"a fine day",1\r\nwe lost,0\r\n'),
+        pytest.param("no_end.csv", ROWS.rstrip("\n"), marks=pytest.mark.slow),
+        pytest.param("quoted.csv", 'text,stars\r\n"a fine day",1\r\nwe lost,0\r\n', marks=pytest.mark.slow),
         ("tabs.tsv", ROWS.replace(",", "\t")),
         ("lines.jsonl", '{"text": "a fine day", "stars": 1}\n{"text": "we lost", "stars": "0"}\n'),
-        ("list.json", '[{"text": "a fine day", "stars": 1}, {"text": "we lost", "stars": 0}]'),
+        pytest.param(
+            "list.json", '[{"text": "a fine day", "stars": 1}, {"text": "we lost", "stars": 0}]', marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_same_rows_are_the_same_whatever_wrote_them(score: Call, name: str, content: bytes | str) -> None:
