@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+from promptlab.specs.run import RunSpec
 
 TEXTS = (
     ("great film and a good book", "positive"),
@@ -77,3 +80,12 @@ def write_text(path: Path, text: str) -> None:
 def _write_task(folder: Path, name: str, family: str, labels: str, fields: str) -> None:
     text = TASK.format(title=f"Test task {name}", name=name, family=family, labels=labels, fields=fields)
     write_text(folder / "tasks" / f"{name}.yaml", text)
+
+
+def spec_of(library: Path, **changes: Any) -> RunSpec:
+    """A run over the opinions of the tiny library."""
+    values: dict[str, Any] = {
+        "tasks": "views", "templates": "opinions/it_was", "verbalizers": "opinions/great_terrible",
+        "calibrations": "none", "include": str(library),
+    }  # fmt: skip
+    return RunSpec(**{**values, **changes})

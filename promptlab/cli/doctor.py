@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from promptlab.cli.console import one_line, print_lines, table
-from promptlab.errors import ModelError, PromptlabError, UsageError
+from promptlab.cli.console import check_form, one_line, print_json, print_lines, table
+from promptlab.cli.options import Device, Dtype, Form, Model, Revision
+from promptlab.errors import ModelError, PromptlabError
 
 if TYPE_CHECKING:
     from promptlab.checks import Check
@@ -19,17 +17,16 @@ _SHORT = {"not applicable": "n/a"}
 
 
 def doctor(
-    model: Annotated[str, typer.Option(metavar="NAME", help="A folder or a hub name.")] = "mini",
-    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "float32",
-    output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
+    model: Model = "mini",
+    revision: Revision = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    output: Form = "text",
 ) -> None:
     """Print what runs for a model, and check its scores."""
     from promptlab.provenance import find_versions
 
-    if output not in ("text", "json"):
-        raise UsageError(f"--output {output}: write text or json.")
+    check_form(output)
     facts: dict[str, Any] = {**find_versions(), **_machine(), "model": model}
     checks: tuple[Check, ...] = ()
     fault: PromptlabError | None = None
@@ -39,9 +36,7 @@ def doctor(
     except PromptlabError as error:
         fault = error
     if output == "json":
-        print_lines(
-            [json.dumps({**facts, "checks": [dataclasses.asdict(one) for one in checks]}, indent=1, default=str)]
-        )
+        print_json({**facts, "checks": [dataclasses.asdict(one) for one in checks]})
     else:
         rows = [[name, str(value)] for name, value in facts.items()]
         print_lines([table(rows, header=["what", "found"], wrap=True)])
@@ -61,9 +56,9 @@ def _machine() -> dict[str, Any]:
     return {
         "cuda devices": ", ".join(cuda) or "none",
         "threads": torch.get_num_threads(),
-        "library": library_root(),
+        "library": str(library_root()),
         "included": ", ".join(str(root) for root in search_roots()[:-1]) or "none",
-        "cache": cache_dir(),
+        "cache": str(cache_dir()),
     }
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptlab.cli.console import one_line, print_lines, split_names, table
+from promptlab.cli.console import check_form, one_line, print_lines, split_names, table
+from promptlab.cli.options import Include
 from promptlab.errors import FileFault, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from promptlab.listing import Listing, Record
 
-OUTPUTS = ("text", "json", "names")
+FORMS = ("text", "json", "names")
 _COLUMNS = {
     "tasks": ("name", "family", "title"),
     "templates": ("name", "tags", "text"),
@@ -47,9 +48,7 @@ def ls(
     search: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Only where name, title, text, words or reference say it.")
     ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/; repeatable.")
-    ] = None,
+    include: Include = None,
     output: Annotated[str, typer.Option(metavar="FORM", help="text, json, or names: one a line.")] = "text",
 ) -> None:
     """List tasks, templates, verbalizers, models, metrics ..."""
@@ -73,8 +72,7 @@ def _check(kind: str | None, output: str) -> None:
     """Refuse a kind and a form that there is not."""
     from promptlab.listing import KINDS
 
-    if output not in OUTPUTS:
-        raise UsageError(f"--output {output}: write text, json or names.")
+    check_form(output, FORMS)
     if kind is not None and kind not in KINDS:
         raise UsageError(f"ls {kind}: there is no such kind.{did_you_mean(kind, KINDS)} Known: {', '.join(KINDS)}.")
     if kind is None and output == "names":

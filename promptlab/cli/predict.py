@@ -11,6 +11,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from promptlab.cli.console import check_form, split_pairs
+from promptlab.cli.options import Device, DrawSeed, Dtype, IncludePrompts, MaxLength, Model, Revision
 from promptlab.errors import DataError, UsageError
 
 FORMS = ("csv", "jsonl")
@@ -32,16 +33,14 @@ def predict(
         str | None, typer.Option("--format", metavar="NAME", help="Of standard input: jsonl (default), csv, tsv, txt.")
     ] = None,
     calibration: Annotated[str, typer.Option(metavar="NAME", help="none, contextual or pmi_dc.")] = "none",
-    model: Annotated[str, typer.Option(metavar="NAME", help="A folder or a hub name.")] = "mini",
-    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Folder with templates/, verbalizers/; repeatable.")
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(metavar="N", min=4, help="Most tokens of a prompt.")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "float32",
+    model: Model = "mini",
+    revision: Revision = None,
+    include: IncludePrompts = None,
+    max_length: MaxLength = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
     batch_size: Annotated[str, typer.Option(metavar="N", help="auto or a number of prompts.")] = "auto",
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="For templates that draw.")] = 0,
+    seed: DrawSeed = 0,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put before the names of the new columns.")] = "",
     output_path: Annotated[
         str | None,

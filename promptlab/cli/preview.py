@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from promptlab.cli.console import check_form, print_json, print_lines, split_names
+from promptlab.cli.options import Device, Form, Include, Model, Revision
 
 
 def preview(
@@ -18,18 +19,16 @@ def preview(
     verbalizers: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help="Verbalizers whose words are shown; default: all.")
     ] = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help="A folder or a hub name.")] = "mini",
-    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
+    model: Model = "mini",
+    revision: Revision = None,
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder that local rows lie in.")] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/; repeatable.")
-    ] = None,
+    include: Include = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Split to show.")] = "test",
     rows: Annotated[int, typer.Option("--rows", "-n", metavar="N", min=1, help="How many rows to show.")] = 1,
     max_length: Annotated[str | None, typer.Option(metavar="N", help="Most tokens of a prompt.")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     seed: Annotated[str, typer.Option(metavar="N", help="The one seed.")] = "0",
-    output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
+    output: Form = "text",
 ) -> None:
     """Show prompts, tokens, label words and what is filled in."""
     check_form(output)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from promptlab.cli.console import WIDTH, check_form, print_json, print_lines, relative, split_names, split_pairs
+from promptlab.cli.options import Include, Revision
 from promptlab.errors import CellsFailed
 
 _LISTS = "names or globs, by comma or repeated"
@@ -21,7 +22,7 @@ def run(
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help="Folders or hub names; default: the bundled mini.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
+    revision: Revision = None,
     tasks: Annotated[list[str] | None, typer.Option(metavar="NAMES", help=f"Tasks: {_LISTS}, or paths.")] = None,
     templates: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help=f"Templates: {_LISTS}, paths, or the text.")
@@ -70,9 +71,7 @@ def run(
         str | None, typer.Option(metavar="FILE", help="With --rows: train rows, for domain and support.")
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Folder that local rows lie in.")] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/; repeatable.")
-    ] = None,
+    include: Include = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Split to score; default: test.")] = None,
     limit: Annotated[str | None, typer.Option(metavar="N", help="N rows, seeded and stratified, or first:N.")] = None,
     max_length: Annotated[

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from promptlab.cli.console import print_lines
+from promptlab.cli.console import print_json
 
 
 def schema(
@@ -16,4 +15,4 @@ def schema(
     """Print the JSON Schema of a kind of file, for editors."""
     from promptlab.schemas import file_schema
 
-    print_lines([json.dumps(file_schema(kind), indent=1, ensure_ascii=False)])
+    print_json(file_schema(kind))

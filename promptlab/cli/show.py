@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from promptlab.cli.console import WIDTH, one_line, print_lines, printable, table
-from promptlab.errors import UsageError
+from promptlab.cli.console import WIDTH, check_form, one_line, print_json, print_lines, printable, table
+from promptlab.cli.options import Form, Include
 
 _INDENT = "  "
 _SAID_ABOVE = ("type", "name", "title", "text", "docstring", "what")
@@ -21,19 +20,16 @@ def show(
     kind: Annotated[
         str | None, typer.Option(metavar="KIND", help="task, template, verbalizer, model, metric or calibration.")
     ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Folder with tasks/, templates/, verbalizers/; repeatable.")
-    ] = None,
-    output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
+    include: Include = None,
+    output: Form = "text",
 ) -> None:
     """Show one task, template, verbalizer, metric ... whole."""
     from promptlab.showing import find_thing
 
-    if output not in ("text", "json"):
-        raise UsageError(f"--output {output}: write text or json.")
+    check_form(output)
     thing = find_thing(name, kind, include or [])
     if output == "json":
-        print_lines([json.dumps(thing, indent=1, ensure_ascii=False)])
+        print_json(thing)
     else:
         print_lines(_lines(thing))
 

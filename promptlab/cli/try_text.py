@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from promptlab.cli.console import check_form, print_json, print_lines
+from promptlab.cli.options import Device, DrawSeed, Dtype, Form, IncludePrompts, MaxLength, Model, Revision
 from promptlab.errors import UsageError
 
 
@@ -21,16 +22,14 @@ def try_text(
     field: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=TEXT", help="Another field of the template; repeatable.")
     ] = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help="A folder or a hub name.")] = "mini",
-    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Folder with templates/, verbalizers/; repeatable.")
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(metavar="N", min=4, help="Most tokens of a prompt.")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "float32",
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="For templates that draw.")] = 0,
-    output: Annotated[str, typer.Option(metavar="FORM", help="text or json.")] = "text",
+    model: Model = "mini",
+    revision: Revision = None,
+    include: IncludePrompts = None,
+    max_length: MaxLength = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    seed: DrawSeed = 0,
+    output: Form = "text",
 ) -> None:
     """Ask a model about one text: probabilities, mass, fills."""
     from promptlab.registry import BACKENDS

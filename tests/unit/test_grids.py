@@ -26,21 +26,12 @@ from promptlab.specs.run import RunSpec
 from promptlab.specs.task import Task
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
-from tests.tiny_library import TEXTS, write_library, write_text
+from tests.tiny_library import TEXTS, spec_of, write_library, write_text
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     return write_library(tmp_path / "library")
-
-
-def spec_of(library: Path, **changes: Any) -> RunSpec:
-    """A run over the opinions of the tiny library."""
-    values: dict[str, Any] = {
-        "tasks": "views", "templates": "opinions/it_was", "verbalizers": "opinions/great_terrible",
-        "calibrations": "none", "include": str(library),
-    }  # fmt: skip
-    return RunSpec(**{**values, **changes})
 
 
 def grid_of(library: Path, **changes: Any) -> Grid:

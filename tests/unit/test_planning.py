@@ -23,7 +23,7 @@ from promptlab.scoring import SCORING_VERSION
 from promptlab.specs.run import RunSpec
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
-from tests.tiny_library import write_library, write_text
+from tests.tiny_library import spec_of, write_library, write_text
 
 SCORER = Scorer("tiny", None, "weights", "tokenizer", "BertForMaskedLM", "float32", "cpu", "default")
 
@@ -31,15 +31,6 @@ SCORER = Scorer("tiny", None, "weights", "tokenizer", "BertForMaskedLM", "float3
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     return write_library(tmp_path / "library")
-
-
-def spec_of(library: Path, **changes: Any) -> RunSpec:
-    """A run over the opinions of the tiny library."""
-    values: dict[str, Any] = {
-        "tasks": "views", "templates": "opinions/it_was", "verbalizers": "opinions/great_terrible",
-        "calibrations": "none", "include": str(library),
-    }  # fmt: skip
-    return RunSpec(**{**values, **changes})
 
 
 def plan(spec: RunSpec, scorer: Scorer = SCORER, *, max_length: int = 64) -> list[PlannedBlock]:
