@@ -1,6 +1,7 @@
 """The frozen values that flow from row to result; each arrow of the design turns one into the next.
 
-Example -> Prompt -> EncodedPrompt -> MaskScores; what follows is arrays of label scores, one row an example.
+Example -> Prompt -> EncodedPrompt -> MaskScores, by way of FilledPrompt for words of several tokens; what follows is
+arrays of label scores, one row an example.
 """
 
 from __future__ import annotations
@@ -79,6 +80,46 @@ class EncodedPrompt:
     roles: Int32[np.ndarray, " token"]
     mask_positions: tuple[int, ...]
     num_truncated: int = 0
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """What stands in the slots of a prompt: for each slot its word pieces, None where a mask stands.
+
+    `{{ mask }}` is one slot. A word of three tokens asked left to right takes the fills `((None, None, None),)`,
+    `((17, None, None),)` and `((17, 4, None),)`; two slots with a mask each are `((None,), (None,))`.
+    """
+
+    slots: tuple[tuple[int | None, ...], ...]
+
+    @property
+    def pieces(self) -> tuple[int | None, ...]:
+        """The pieces of all slots, one after the other; a position of a fill counts these."""
+        return tuple(piece for slot in self.slots for piece in slot)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every slot has one mask: the prompt as it is encoded, fill 0 of a block."""
+        return all(slot == (None,) for slot in self.slots)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilledPrompt:
+    """An encoded prompt with a fill in its slots, and what is asked about it.
+
+    `key` is that of the prompt without the fill; `asked[i]` is a token index of `input_ids`, and `token_ids[i]` the
+    token whose log-probability there is wanted.
+    """
+
+    key: str
+    fill: Fill
+    input_ids: Int32[np.ndarray, " token"]
+    segment_ids: Int32[np.ndarray, " token"]
+    asked: tuple[int, ...]
+    token_ids: tuple[int, ...]
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])

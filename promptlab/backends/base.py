@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptlab.encoding import Encoder
 from promptlab.errors import ModelError
-from promptlab.types import EncodedPrompt, MaskScores
+from promptlab.types import EncodedPrompt, FilledPrompt, MaskScores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +97,18 @@ class Backend(abc.ABC):
             ModelError: states were asked for and the head has no plain decoder.
             MemoryError: the batch does not fit; the caller tries a smaller one.
         """
+
+    def score_fills(self, prompts: Sequence[FilledPrompt]) -> Float32[np.ndarray, " asked"]:
+        """Log-probabilities, natural, of every token that a batch asks for, in order of prompt, then of question.
+
+        For a masked language model log p(token) at that place, after a log-softmax over the full vocabulary; for a
+        replaced-token detector log p(original), whatever the token.
+
+        Raises:
+            ModelError: the backend fills no slots.
+            MemoryError: the batch does not fit; the caller tries a smaller one.
+        """
+        raise ModelError(f"model '{self.scorer.model}': its backend scores no words of several tokens.")
 
     def decoder_rows(
         self, token_ids: Int64[np.ndarray, " token"]
