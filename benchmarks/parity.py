@@ -17,7 +17,7 @@ import numpy as np
 
 from promptlab.backends.mlm import MaskedBackend
 from promptlab.batching import BatchSize
-from promptlab.blocks import KEY_BYTES, BlockScores
+from promptlab.block_scores import KEY_BYTES, BlockScores
 from promptlab.rendering import compile_template, render
 from promptlab.rows import Limit, load_rows
 from promptlab.scoring import score_prompts

@@ -31,7 +31,7 @@ from promptlab.probing import (
     make_prompt,
     row_text,
 )
-from promptlab.types import EncodedPrompt
+from promptlab.types import EncodedPrompt, WordTokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -202,7 +202,7 @@ def check_blank(subject: Subject) -> Check:
 def check_spaced_word(subject: Subject) -> Check:
     """A label word after a blank is the token with the blank, where the vocabulary tells the two apart."""
     encoder = subject.encoder
-    found, head = find_word_ids(encoder, SPACED_WORDS, slot_contexts(IT_WAS)), encoder.tokens("It was")
+    found, head = find_word_ids(encoder, SPACED_WORDS, [slot_contexts(IT_WAS)]), encoder.tokens("It was")
     tokens = {word: encoder.tokens(f"It was {word}.") for word in SPACED_WORDS}
     known = {
         word: ids[len(head)]
@@ -210,9 +210,9 @@ def check_spaced_word(subject: Subject) -> Check:
         if len(ids) == len(head) + 2 and ids[: len(head)] == head and ids[-2] != encoder.unknown_id
     }
     for word, token in known.items():
-        if found[word] != token:
+        if found[word] != WordTokens(((token,),)):
             here = found[word]
-            other = f"it has none: {here}" if isinstance(here, str) else encoder.token_texts([here])[0]
+            other = f"it has none: {here}" if isinstance(here, str) else " ".join(encoder.token_texts(here.pieces))
             return failed(
                 f"'{word}' after a blank is {encoder.token_texts([token])[0]} to the tokenizer, and here {other}",
                 "If 'blank before mask' passes, please report this tokenizer: its words are not found.",
@@ -314,8 +314,14 @@ def check_drift(subject: Subject) -> Check:
 def check_knowledge(subject: Subject) -> Check:
     """Words that any English sentence model knows are among its best fills."""
     asked = {word: make_prompt(before, MASK, after) for before, word, after in KNOWN}
-    ids = {word: find_word_ids(subject.encoder, [word], slot_contexts(one))[word] for word, one in asked.items()}
-    fitting = {word: token for word, token in ids.items() if isinstance(token, int)}
+    found_words = {
+        word: find_word_ids(subject.encoder, [word], [slot_contexts(one)])[word] for word, one in asked.items()
+    }
+    fitting = {
+        word: tokens.pieces[0]
+        for word, tokens in found_words.items()
+        if isinstance(tokens, WordTokens) and not tokens.is_split
+    }
     prompts = {word: one for word in fitting if (one := subject.encoded(asked[word])) is not None}
     if 2 * len(prompts) < len(KNOWN):
         return absent(f"{len(prompts)} of {len(KNOWN)} English words are single tokens, too few to ask")

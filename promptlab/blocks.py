@@ -1,27 +1,29 @@
 """A score block on disk: parts of log-probabilities that are only ever added, and which prompt answers for which row.
 
-A block answers one question: what are the log-probabilities of these tokens at the masks of these prompts?
+A block answers one question: what are the log-probabilities of these tokens at the masks of these prompts? Its parts
+hold prompts as they are encoded, its fills what is asked about prompts with word pieces in their slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from promptlab.block_scores import KEY_BYTES, BlockScores, Part, join_parts
 from promptlab.files import SCHEMA_VERSION, read_table, write_json, write_table
-from promptlab.types import MaskScores
+from promptlab.types import Fill, FillScores, MaskScores, WordTokens
 
 if TYPE_CHECKING:
     import pyarrow
-    from jaxtyping import Bool, Float32, Float64, Int32, Int64, Shaped
+    from jaxtyping import Bool, Float32, Int32
 
-    Keys = Shaped[np.ndarray, " row"]
+    from promptlab.block_scores import Keys
 
-KEY_BYTES = 32
+MASKED, BETWEEN_SLOTS = "_", " | "  # how a stored fill writes a mask and what lies between two slots
 _NO_KEYS = np.zeros(0, dtype=f"S{KEY_BYTES}")
 
 
@@ -56,60 +58,12 @@ class PromptRows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Plane:
-    """The scored prompts of one (fill, mask): sorted keys, and the row of each in the block's array."""
+class StoredRows:
+    """The prompts of a segment as they are stored, with the tokens of each word there, or why it has none."""
 
-    keys: Keys
-    rows: Int64[np.ndarray, " prompt"]
-
-    def find(self, keys: Keys) -> Int64[np.ndarray, " key"]:
-        """The row of each key, -1 where there is none."""
-        if not len(self.keys):
-            return np.full(len(keys), -1)
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, self.rows[places], -1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockScores:
-    """All stored scores of a block; natural logarithms, float32, NaN where a token is not scored yet.
-
-    `columns` is the column of each token id in `log_probs`.
-    """
-
-    columns: Mapping[int, int] = field(default_factory=dict)
-    log_probs: Float32[np.ndarray, "row token"] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
-    planes: Mapping[tuple[int, int], _Plane] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, parts: Iterable[MaskScores]) -> BlockScores:
-        """The scores of parts in memory."""
-        return _join([_Part.of(part) for part in parts])
-
-    def missing(self, keys: Keys, token_ids: Sequence[int], mask: int = 0) -> Bool[np.ndarray, " key"]:
-        """Which prompts lack one of the tokens at their mask."""
-        rows, columns = self._rows(keys, mask), [self.columns.get(int(token), -1) for token in token_ids]
-        if -1 in columns:
-            return np.ones(len(keys), dtype=bool)
-        missing = rows < 0
-        missing[~missing] = np.isnan(self.log_probs[rows[~missing]][:, columns]).any(axis=1)
-        return missing
-
-    def take(self, keys: Keys, token_ids: Sequence[int], mask: int = 0) -> Float64[np.ndarray, "key token"]:
-        """Log-probabilities of tokens at the mask of each prompt; NaN where there is no such prompt or token."""
-        taken = np.full((len(keys), len(token_ids)), np.nan)
-        rows = self._rows(keys, mask)
-        known = [number for number, token in enumerate(token_ids) if int(token) in self.columns]
-        columns = [self.columns[int(token_ids[number])] for number in known]
-        is_there = np.flatnonzero(rows >= 0)
-        found = self.log_probs[rows[is_there]]
-        for number, column in zip(known, columns, strict=True):
-            taken[is_there, number] = found[:, column]
-        return taken
-
-    def _rows(self, keys: Keys, mask: int) -> Int64[np.ndarray, " key"]:
-        plane = self.planes.get((0, mask))
-        return plane.find(keys) if plane is not None else np.full(len(keys), -1)
+    rows: PromptRows
+    words: dict[str, WordTokens | str]
+    metadata: dict[str, Any]
 
 
 class BlockStore:
@@ -141,17 +95,30 @@ class BlockStore:
         if states:
             columns["state"] = list(np.concatenate(states))
         metadata = {"schema_version": SCHEMA_VERSION, "token_ids": parts[0].token_ids.tolist()}
-        while not write_table(self._next_part(), columns, metadata, is_new=True):
-            continue  # the same command runs twice, and the other one was first
+        self._add("part", columns, metadata)
+
+    def append_fills(self, parts: Sequence[FillScores]) -> None:
+        """Add the answers about filled prompts of some batches as one part."""
+        if not parts:
+            return
+        columns = {
+            "prompt_key": _dictionary([key for part in parts for key in part.keys]),
+            "fill": _dictionary([_fill_text(fill) for part in parts for fill in part.fills]),
+            "position": np.concatenate([part.positions for part in parts]).astype(np.int16),
+            "token_id": np.concatenate([part.token_ids for part in parts]),
+            "log_prob": np.concatenate([part.log_probs for part in parts]),
+        }
+        self._add("fills", columns, {"schema_version": SCHEMA_VERSION})
 
     def read(self) -> BlockScores:
         """Everything scored so far, of all parts; a later part wins where two have the same prompt and token."""
-        return _join([_read_part(path) for path in self._parts()])
+        plain = join_parts([_read_part(path) for path in self._parts("part")])
+        return plain.with_fills(_read_fills(path) for path in self._parts("fills"))
 
     def read_states(self) -> MaskScores | None:
         """The stored last states at masks with their normalisers and no token at all; None where none were kept."""
         parts = []
-        for path in self._parts():
+        for path in self._parts("part"):
             table, _ = read_table(path)
             if "state" in table.column_names:
                 parts.append(table)
@@ -174,7 +141,7 @@ class BlockStore:
     def top_fills(self) -> dict[tuple[str, int, int], list[tuple[int, float]]]:
         """The best fills of every scored mask: (token id, log-probability), best first."""
         fills: dict[tuple[str, int, int], list[tuple[int, float]]] = {}
-        for path in self._parts():
+        for path in self._parts("part"):
             table, _ = read_table(path, ["prompt_key", "fill", "mask", "top_ids", "top_log_probs"])
             for row in table.to_pylist():
                 if row["top_ids"]:
@@ -186,8 +153,10 @@ class BlockStore:
         """Whether rows of that name are stored."""
         return (self.folder / f"{name}.parquet").is_file()
 
-    def write_rows(self, name: str, rows: PromptRows, metadata: Mapping[str, Any]) -> None:
-        """Store which prompt answers for which row, and the token of each label word in this template's context."""
+    def write_rows(
+        self, name: str, rows: PromptRows, words: Mapping[str, WordTokens | str], metadata: Mapping[str, Any]
+    ) -> None:
+        """Store which prompt answers for which row, and the tokens of each label word in this template's context."""
         import pyarrow as pa
 
         columns = {
@@ -198,9 +167,11 @@ class BlockStore:
             "gold": rows.gold,
             "reason": pa.array([rows.reasons.get(number) for number in range(len(rows))], type=pa.string()),
         }
-        write_table(self.folder / f"{name}.parquet", columns, {"schema_version": SCHEMA_VERSION, **metadata})
+        stored = {word: _word_value(found) for word, found in words.items()}
+        described = {"schema_version": SCHEMA_VERSION, "words": stored, **metadata}
+        write_table(self.folder / f"{name}.parquet", columns, described)
 
-    def read_rows(self, name: str) -> tuple[PromptRows, dict[str, Any]]:
+    def read_rows(self, name: str) -> StoredRows:
         """What `write_rows` stored."""
         table, metadata = read_table(self.folder / f"{name}.parquet")
         reasons = table["reason"].combine_chunks()
@@ -213,62 +184,73 @@ class BlockStore:
             gold=table["gold"].to_numpy(),
             reasons={int(number): str(reasons[int(number)].as_py()) for number in numbers},
         )
-        return rows, metadata
+        words = {word: _word(value) for word, value in metadata.pop("words").items()}
+        metadata.pop("schema_version")
+        return StoredRows(rows, words, metadata)
 
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
+    def _parts(self, kind: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{kind}-*.parquet"))
 
-    def _next_part(self) -> Path:
-        numbers = [int(path.stem.rpartition("-")[2]) for path in self._parts()]
-        return self.folder / f"part-{max(numbers, default=-1) + 1:05d}.parquet"
+    def _add(self, kind: str, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        while not write_table(self._next_part(kind), columns, metadata, is_new=True):
+            continue  # the same command runs twice, and the other one was first
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """One part: what was asked about, and the numbers."""
-
-    keys: Keys
-    fills: Int32[np.ndarray, " row"]
-    masks: Int32[np.ndarray, " row"]
-    token_ids: Sequence[int]
-    log_probs: Float32[np.ndarray, "row token"]
-
-    @classmethod
-    def of(cls, scores: MaskScores) -> _Part:
-        keys = np.array([key.encode() for key in scores.keys], dtype=f"S{KEY_BYTES}")
-        return cls(keys, scores.fills, scores.masks, scores.token_ids.tolist(), scores.log_probs)
+    def _next_part(self, kind: str) -> Path:
+        numbers = [int(path.stem.rpartition("-")[2]) for path in self._parts(kind)]
+        return self.folder / f"{kind}-{max(numbers, default=-1) + 1:05d}.parquet"
 
 
-def _read_part(path: Path) -> _Part:
+def _read_part(path: Path) -> Part:
     table, metadata = read_table(path, ["prompt_key", "fill", "mask", "log_probs"])
     log_probs = _matrix(table["log_probs"])
-    return _Part(*_places(table), metadata["token_ids"], log_probs)
+    return Part(*_places(table), metadata["token_ids"], log_probs)
 
 
-def _join(parts: Sequence[_Part]) -> BlockScores:
-    """One array of all parts: a row a (prompt, fill, mask), a column a token."""
-    columns: dict[int, int] = {}
-    for part in parts:
-        for token in part.token_ids:
-            columns.setdefault(int(token), len(columns))
-    if not parts:
-        return BlockScores()
-    fills, masks = (np.concatenate([getattr(part, name) for part in parts]) for name in ("fills", "masks"))
-    keys = np.concatenate([part.keys for part in parts])
-    rows, planes, number = np.zeros(len(keys), dtype=np.int64), {}, 0
-    for fill, mask in sorted({*zip(fills.tolist(), masks.tolist(), strict=True)}):
-        here = np.flatnonzero((fills == fill) & (masks == mask))
-        distinct, inverse = np.unique(keys[here], return_inverse=True)
-        rows[here] = number + inverse
-        planes[fill, mask] = _Plane(distinct, number + np.arange(len(distinct)))
-        number += len(distinct)
-    log_probs, start = np.full((number, len(columns)), np.nan, dtype=np.float32), 0
-    for part in parts:
-        places = rows[start : start + len(part.keys)]
-        for number, token in enumerate(part.token_ids):
-            log_probs[places, columns[int(token)]] = part.log_probs[:, number]
-        start += len(part.keys)
-    return BlockScores(columns, log_probs, planes)
+def _read_fills(path: Path) -> FillScores:
+    table, _ = read_table(path)
+    texts = table["fill"].to_pylist()
+    fills = {text: _parse_fill(text) for text in set(texts)}
+    return FillScores(
+        keys=tuple(table["prompt_key"].to_pylist()),
+        fills=tuple(fills[text] for text in texts),
+        positions=table["position"].to_numpy(),
+        token_ids=table["token_id"].to_numpy(),
+        log_probs=table["log_prob"].to_numpy(),
+    )
+
+
+def _fill_text(fill: Fill) -> str:
+    """A fill as it is stored: `17 _ _`, and ` | ` between two slots."""
+    slots = (" ".join(MASKED if piece is None else str(piece) for piece in slot) for slot in fill.slots)
+    return BETWEEN_SLOTS.join(slots)
+
+
+def _parse_fill(text: str) -> Fill:
+    slots = (slot.split() for slot in text.split(BETWEEN_SLOTS))
+    return Fill(tuple(tuple(None if piece == MASKED else int(piece) for piece in slot) for slot in slots))
+
+
+def _dictionary(texts: Sequence[str]) -> pyarrow.Array:
+    import pyarrow as pa
+
+    return pa.array(texts, type=pa.string()).dictionary_encode()
+
+
+def _word_value(word: WordTokens | str) -> Any:
+    """A word as it is stored: one token as its id, several as lists of ids, no token as the reason."""
+    if isinstance(word, str):
+        return word
+    if len(word.pieces) == len(word.slots) == 1:
+        return word.pieces[0]
+    return {"slots": [list(slot) for slot in word.slots], "split": word.split}
+
+
+def _word(value: Any) -> WordTokens | str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return WordTokens(((value,),))
+    return WordTokens(tuple(tuple(slot) for slot in value["slots"]), value["split"])
 
 
 def _places(table: pyarrow.Table) -> tuple[Any, Any, Any]:

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptlab.blocks import BlockScores, BlockStore, PromptRows
+from promptlab.block_scores import BlockScores
+from promptlab.blocks import BlockStore, PromptRows
 from promptlab.calibration import ROWS, Calibration, calibrate, find_calibration
 from promptlab.errors import LabelWordError
+from promptlab.filling import Rule, normalized, reserve_of, rule_of, word_sums
 from promptlab.metrics import UNSCORED, Outcome, measure
 from promptlab.results import MetricValue, Result
+from promptlab.specs.run import Scoring
 from promptlab.specs.task import Task
 from promptlab.specs.verbalizer import Verbalizer
+from promptlab.types import WordTokens
 from promptlab.verbalizing import check_collisions, label_probabilities, log_mass, pool_labels, require_words
 
 if TYPE_CHECKING:
@@ -47,22 +51,29 @@ class Cell:
     calibration: str
     samples: str
     members: tuple[str, ...] = ()
+    scoring: Scoring = "mask"
+
+    @property
+    def rule(self) -> Rule:
+        """How the words are scored."""
+        return rule_of(self.verbalizer, self.scoring)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Some prompts of a block: the rows of a split or what a calibration asks, and the token of each word there."""
+    """Some prompts of a block: the rows of a split or what a calibration asks, and the tokens of each word there."""
 
     rows: PromptRows
-    words: Mapping[str, int | str]
+    words: Mapping[str, WordTokens | str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """Everything stored about one block and one task.
 
-    `segments` holds `rows` and what was scored for calibrations; `faults` says why something else was not scored;
-    `shown` names the template in messages.
+    `segments` holds `rows` and what was scored for calibrations, and each of them once more where prompts had to leave
+    room for longer words (see `segment_name`); `faults` says why something else was not scored; `shown` names the
+    template in messages.
     """
 
     scores: BlockScores
@@ -70,9 +81,9 @@ class Evidence:
     faults: Mapping[str, str] = field(default_factory=dict)
     shown: str = "the template"
 
-    def word_scores(self, name: str, word_ids: Mapping[str, int]) -> Float64[np.ndarray, "row word"]:
-        """Log-probabilities of words at the masks of a segment; NaN in rows that could not be scored."""
-        return self.scores.take(self.segments[name].rows.keys, list(word_ids.values()))
+    def word_sums(self, name: str, words: Sequence[WordTokens], rule: Rule) -> Float64[np.ndarray, "row word"]:
+        """Log-probabilities summed over the tokens of each word in a segment; NaN in rows that could not be scored."""
+        return word_sums(self.scores, self.segments[name].rows.keys, words, rule)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,8 +107,8 @@ def load_evidence(store: BlockStore, names: Mapping[str, str], *, faults: Mappin
     """What is stored of a block for one task; `names` has the file of each segment."""
     segments = {}
     for name, stored in names.items():
-        rows, metadata = store.read_rows(stored)
-        segments[name] = Segment(rows, metadata["words"])
+        found = store.read_rows(stored)
+        segments[name] = Segment(found.rows, found.words)
     return Evidence(store.read(), segments, faults, shown)
 
 
@@ -116,20 +127,29 @@ def decide_block(
         yield from _decide_verbalizer(list(group), evidence, seed, metrics)
 
 
+def segment_name(name: str, reserve: int) -> str:
+    """The segment of some prompts that leave room for so many further tokens: the longest word has those."""
+    return f"{name}+{reserve}" if reserve else name
+
+
 def word_fault(
-    words: Mapping[str, int | str], verbalizer: Verbalizer, shown: str, *, spell: Callable[[int], str] | None = None
+    words: Mapping[str, WordTokens | str],
+    verbalizer: Verbalizer,
+    shown: str,
+    *,
+    spell: Callable[[int], str] | None = None,
 ) -> str | None:
     """Why a verbalizer cannot be used with a template, or None.
 
     Args:
-        words: the token of each word in the template's slot, or why it has none.
+        words: the tokens of each word in the template's slots, or why it has none.
         verbalizer: its words must all be there.
         shown: names the template.
         spell: how the vocabulary spells a token, where there is a tokenizer to ask.
     """
     where = f"{verbalizer.path} with {shown}"
     try:
-        check_collisions(verbalizer, require_words(words, verbalizer.words, where=where), spell=spell)
+        check_collisions(verbalizer, require_words(words, verbalizer, where=where), spell=spell)
     except LabelWordError as error:
         return str(error)
     return None
@@ -156,7 +176,7 @@ def conclude(
         num_unscored=int((~is_scored).sum()),
         num_truncated=int((rows.num_truncated > 0).sum()),
         num_near_ties=_count_near_ties(filled[is_scored]),
-        mass=float(np.exp(mass[is_scored]).mean()) if is_scored.any() else None,
+        mass=_mean_mass(mass[is_scored]),
         predicted=_count(labels, predicted),
         metrics={name: MetricValue.of(measure(name, outcome, seed=seed)) for name in names} if outcome else {},
     )
@@ -181,6 +201,9 @@ def named(cell: Cell, num_rows: int) -> Result:
         template_tags=cell.template_tags,
         verbalizer=cell.verbalizer.name,
         pool=cell.verbalizer.pool,
+        scoring=cell.scoring,
+        multi_token=cell.verbalizer.multi_token,
+        normalize=cell.verbalizer.normalize,
         calibration=cell.calibration,
         labels=cell.task.labels,
         num_rows=num_rows,
@@ -189,41 +212,71 @@ def named(cell: Cell, num_rows: int) -> Result:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Words:
+    """The words of one verbalizer in front of the evidence: their tokens, and the segments that leave room for them."""
+
+    evidence: Evidence
+    verbalizer: Verbalizer
+    rule: Rule
+    tokens: Mapping[str, WordTokens]
+
+    @property
+    def reserve(self) -> int:
+        """How much longer the longest word makes a prompt."""
+        return reserve_of(self.tokens.values(), self.rule)
+
+    def sums(self, name: str) -> Float64[np.ndarray, "row word"]:
+        """Log-probabilities of the words in a segment, summed over their tokens."""
+        return self.evidence.word_sums(segment_name(name, self.reserve), list(self.tokens.values()), self.rule)
+
+    def scores(self, sums: Float64[np.ndarray, "row word"]) -> Float64[np.ndarray, "row word"]:
+        """What the verbalizer makes of the sums: themselves, or means over tokens."""
+        return normalized(sums, list(self.tokens.values()), self.rule, self.verbalizer)
+
+    def num_tokens(self) -> dict[str, tuple[int, ...]]:
+        """How many tokens each word of a label has; empty where all have one in each slot."""
+        if not any(word.is_split for word in self.tokens.values()):
+            return {}
+        labels = self.verbalizer.labels.items()
+        return {label: tuple(len(self.tokens[word.word].pieces) for word in words) for label, words in labels}
+
+
 def _decide_verbalizer(
     cells: Sequence[Cell], evidence: Evidence, seed: int, metrics: Sequence[str]
 ) -> Iterator[Decision]:
     """All cells of one verbalizer; its words are looked up once."""
-    verbalizer, labels, rows = cells[0].verbalizer, cells[0].task.labels, evidence.segments[ROWS].rows
+    verbalizer, labels = cells[0].verbalizer, cells[0].task.labels
     fault = word_fault(evidence.segments[ROWS].words, verbalizer, evidence.shown)
     if fault is not None:
-        yield from (skip(cell, rows, fault) for cell in cells)
+        yield from (skip(cell, evidence.segments[ROWS].rows, fault) for cell in cells)
         return
-    word_ids = require_words(evidence.segments[ROWS].words, verbalizer.words, where=verbalizer.path)
-    words = evidence.word_scores(ROWS, word_ids)
-    mass = log_mass(words, word_ids, verbalizer)
+    found_words = require_words(evidence.segments[ROWS].words, verbalizer, where=verbalizer.path)
+    asked = _Words(evidence, verbalizer, cells[0].rule, found_words)
+    rows = evidence.segments[segment_name(ROWS, asked.reserve)].rows
+    sums = asked.sums(ROWS)
+    words, mass = asked.scores(sums), log_mass(sums, list(found_words.values()), asked.rule)
     pool = functools.partial(pool_labels, verbalizer=verbalizer, labels=labels)
-    content_free = _prior_words(find_calibration("contextual"), evidence, verbalizer, words, word_ids)
+    content_free = _prior_words(find_calibration("contextual"), asked, words)
     prior = {} if isinstance(content_free, str) else _prior(labels, pool(content_free))
     for cell in cells:
         calibration = find_calibration(cell.calibration)
-        found = _prior_words(calibration, evidence, verbalizer, words, word_ids)
+        found = _prior_words(calibration, asked, words)
         if isinstance(found, str):
             yield skip(cell, rows, f"{cell.template}: calibration '{cell.calibration}' {found}")
             continue
         log_probabilities = calibrate(calibration, words, found, pool)
         decision = conclude(cell, rows, log_probabilities, mass, seed=seed, metrics=metrics)
-        yield replace(decision, result=replace(decision.result, prior=prior, num_calibration_prompts=len(found)))
+        numbers = asked.num_tokens()
+        result = replace(decision.result, prior=prior, num_calibration_prompts=len(found), num_tokens=numbers)
+        yield replace(decision, result=result)
 
 
 def _prior_words(
-    calibration: Calibration,
-    evidence: Evidence,
-    verbalizer: Verbalizer,
-    words: Float64[np.ndarray, "row word"],
-    word_ids: Mapping[str, int],
+    calibration: Calibration, asked: _Words, words: Float64[np.ndarray, "row word"]
 ) -> Float64[np.ndarray, "prompt word"] | str:
     """Word scores at the prompts of a calibration that could be scored, or why there are none."""
-    name = calibration.prompts
+    name, evidence = calibration.prompts, asked.evidence
     if name is None:
         return words[:0]
     if name == ROWS:
@@ -232,15 +285,23 @@ def _prior_words(
     if name not in evidence.segments:
         return evidence.faults.get(name, "needs prompts that were not scored.")
     segment = evidence.segments[name]
-    fault = word_fault(segment.words, verbalizer, evidence.shown)
+    fault = word_fault(segment.words, asked.verbalizer, evidence.shown)
     if fault is not None:
         return f"cannot use its prompts: {fault}"
-    moved = [word for word in verbalizer.words if segment.words[word] != word_ids[word]]
+    moved = [word for word in asked.tokens if segment.words[word] != asked.tokens[word]]
     if moved:
         return f"has '{moved[0]}' as another token in its prompts than in the rows."
-    found = evidence.word_scores(name, word_ids)
+    found = asked.scores(asked.sums(name))
     scored = found[~np.isnan(found).any(axis=1)]
-    return scored if len(scored) else f"has no prompt that can be scored: {segment.rows.first_reason}."
+    reason = evidence.segments[segment_name(name, asked.reserve)].rows.first_reason
+    return scored if len(scored) else f"has no prompt that can be scored: {reason}."
+
+
+def _mean_mass(log_mass: Float64[np.ndarray, " row"]) -> float | None:
+    """The mean of the mass over rows; None where it was not computed."""
+    if not len(log_mass) or np.isnan(log_mass).any():
+        return None
+    return float(np.exp(log_mass).mean())
 
 
 def _outcome(

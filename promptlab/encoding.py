@@ -81,8 +81,12 @@ class Encoder:
         """Ids that never stand for text (the unknown token is text)."""
         return self._special_ids
 
-    def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt | Unscorable]:
+    def encode(self, prompts: Sequence[Prompt], *, reserve: int = 0) -> list[EncodedPrompt | Unscorable]:
         """Token ids of prompts, in order; a prompt whose protected text alone is too long is `Unscorable`.
+
+        Args:
+            prompts: rendered templates.
+            reserve: how many tokens of the length are left free, for words of several tokens.
 
         Raises:
             DataError: a row contains the placeholder, or a prompt has more than two parts.
@@ -97,7 +101,7 @@ class Encoder:
             for part in prompt_parts:
                 tokenised.append(self._assign(part, offset, next(texts_again), next(encodings)))
                 offset += len(part) + 1
-            encoded.append(self._finish(prompt, tokenised))
+            encoded.append(self._finish(prompt, tokenised, reserve))
         return encoded
 
     def tokens(self, text: str) -> list[int]:
@@ -152,12 +156,13 @@ class Encoder:
             raise DataError(f"the text {text!r} turns into the special token {self.token_texts(faked[:1])[0]!r}.")
         return ids
 
-    def _finish(self, prompt: Prompt, parts: list[_Part]) -> EncodedPrompt | Unscorable:
+    def _finish(self, prompt: Prompt, parts: list[_Part], reserve: int) -> EncodedPrompt | Unscorable:
         frame = self._frame(len(parts))
         num_special = len(frame.prefix) + len(frame.suffix) + len(frame.between) * (len(parts) - 1)
-        num_truncated = _truncate(prompt, parts, self.max_length - num_special)
+        num_truncated = _truncate(prompt, parts, self.max_length - num_special - reserve)
         if num_truncated is None:
-            return Unscorable(f"the text that must not be cut is longer than {self.max_length} tokens")
+            left_free = f", {reserve} of them left free for the longest label word" if reserve else ""
+            return Unscorable(f"the text that must not be cut is longer than {self.max_length} tokens{left_free}")
         ids, roles = list(frame.prefix), [int(Role.SPECIAL)] * len(frame.prefix)
         segment_ids = list(frame.segment_ids[0])
         for number, part in enumerate(parts):

@@ -21,7 +21,7 @@ from promptlab.errors import StoreError
 if TYPE_CHECKING:
     import pyarrow
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ROW_GROUP = 65_536
 
 

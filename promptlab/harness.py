@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from promptlab.auditing import preflight
-from promptlab.backends.base import Backend
+from promptlab.backends.base import Backend, make_backend
 from promptlab.baselines import find_baselines
 from promptlab.batching import BatchSize
 from promptlab.blocks import BlockStore
@@ -31,14 +31,14 @@ from promptlab.preparing import (
     count_lacking,
     count_missing,
     encode_block,
+    fill_windows,
     has_prompts,
     missing_windows,
     prepare_block,
 )
 from promptlab.provenance import Cost, find_model_facts, make_manifest, make_timings
-from promptlab.registry import BACKENDS
 from promptlab.results import Agreement, Result, RunResults, write_results
-from promptlab.scoring import Tally, score_block, score_from_states
+from promptlab.scoring import Tally, score_block, score_fills, score_from_states
 from promptlab.specs.run import RunSpec
 from promptlab.store import RunStore
 
@@ -114,7 +114,7 @@ def plan_run(spec: RunSpec) -> RunPlan:
     grid = replace(grid, tasks=tuple(task for task in grid.tasks if task.name in loaded.rows))
     models, seen = list[PlannedModel](), dict[str, str]()
     for name in dict.fromkeys(spec.models):
-        backend: Backend = BACKENDS.get("mlm")(name, revision=spec.revision, device=spec.device, dtype=spec.dtype)
+        backend = make_backend(name, scoring=spec.scoring, revision=spec.revision, device=spec.device, dtype=spec.dtype)
         other = seen.setdefault(content_hash(backend.scorer.identity()), name)
         if other != name:
             raise UsageError(f"--model {name}: has the same weights and tokenizer as '{other}': name one of them.")
@@ -316,11 +316,24 @@ def _score_block(
             model.backend,
             block_store,
             prompts,
-            prepared.token_ids,
+            prepared.token_ids or [],
             batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
             on_batch=progress.advance,
             stored=stored,
             keep_states=spec.store_states,
+        )
+        tally.add_all(part)
+    for filled, words, known in fill_windows(block, block_store, model.encoder, seed=spec.seed):
+        look_first()
+        _, part = score_fills(
+            model.backend,
+            filled,
+            words,
+            known,
+            mask_id=model.encoder.mask_id,
+            batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
+            on_batch=progress.advance,
+            on_part=block_store.append_fills,
         )
         tally.add_all(part)
     progress.advance(expected - block.num_missing)  # repeats and rows that do not fit were expected and not scored
@@ -347,7 +360,7 @@ def _look_first(spec: RunSpec, model: PlannedModel, progress: Progress, done: Co
 
 def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> int:
     """Score new tokens from the last states that are stored, where they are; how many prompts that were."""
-    new = sorted(set(prepared.token_ids) - set(block_store.read().columns))
+    new = sorted(set(prepared.token_ids or []) - set(block_store.read().columns))
     return score_from_states(model.backend, block_store, new)
 
 

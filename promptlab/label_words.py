@@ -1,7 +1,8 @@
-"""Label word -> token id in the context of the slot that it would fill.
+"""Label word -> token ids in the context of the slot that it would fill.
 
 The ids of a word are found by tokenising prefix + word + suffix and comparing with prefix + mask + suffix. So " great"
 and "great", which are different tokens of a byte-level vocabulary, are told apart by the text around the mask.
+A template of several masks has a slot for each, and a label word is then as many words.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from promptlab.encoding import PLACEHOLDER, Encoder, split_parts
-from promptlab.types import Prompt
+from promptlab.specs.verbalizer import BETWEEN_SLOTS, slot_words
+from promptlab.types import Prompt, WordTokens
 
 _STAND_IN = "x"
 _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a blank
@@ -31,7 +33,7 @@ class Context:
     is_literal: bool = field(default=True, compare=False)
 
 
-def slot_contexts(prompt: Prompt) -> list[Context]:
+def slot_contexts(prompt: Prompt) -> tuple[Context, ...]:
     """The context of every mask of a prompt, in order.
 
     A side that begins with a space is cut down to that space and a stand-in letter: what lies beyond a space does not
@@ -47,36 +49,65 @@ def slot_contexts(prompt: Prompt) -> list[Context]:
             if segment.kind == "mask":
                 near, near_hidden = _near(texts, position), _near(hidden, position)
                 contexts.append(Context(*near, _shown(*near_hidden), near == near_hidden))
-    return contexts
+    return tuple(contexts)
 
 
-def find_word_ids(encoder: Encoder, words: Iterable[str], contexts: Sequence[Context]) -> dict[str, int | str]:
-    """The token id of each word, or the sentence that says why it has none.
+def find_word_ids(
+    encoder: Encoder, words: Iterable[str], contexts: Sequence[Sequence[Context]]
+) -> dict[str, WordTokens | str]:
+    """The tokens of each word, or the sentence that says why it has none.
 
     Args:
         encoder: the tokenizer.
-        words: label words as a reader writes them.
-        contexts: every distinct context of the slot; a word must be the same token in all of them.
+        words: label words as a reader writes them; for several slots as many words, with ` + ` between them.
+        contexts: the distinct surroundings of the slots of a prompt, one context a slot; a word must have the same
+            tokens in all of them.
     """
-    bare = {context: encoder.tokens(context.left + PLACEHOLDER + context.right) for context in contexts}
+    slots = [list(dict.fromkeys(slot)) for slot in zip(*contexts, strict=True)]
+    bare = [
+        {context: encoder.tokens(context.left + PLACEHOLDER + context.right) for context in distinct}
+        for distinct in slots
+    ]
     return {word: _find(encoder, word, bare) for word in dict.fromkeys(words)}
 
 
-def _find(encoder: Encoder, word: str, bare: Mapping[Context, list[int]]) -> int | str:
-    found: dict[int, Context] = {}
+def _find(encoder: Encoder, word: str, bare: Sequence[Mapping[Context, list[int]]]) -> WordTokens | str:
+    """The tokens of a word in every slot; `bare` has the tokens around the mask of each slot."""
+    parts = slot_words(word)
+    if len(parts) != len(bare):
+        example = f", such as '{BETWEEN_SLOTS.join(['word'] * len(bare))}'" if len(bare) > 1 else ""
+        several = f"stands for {len(parts)} masks" if len(parts) > 1 else "stands for one mask"
+        return f"label word '{word}' {several}, the template has {len(bare)}: write one word a mask{example}."
+    found: list[tuple[int, ...]] = []
+    for part, contexts in zip(parts, bare, strict=True):
+        ids = _find_in_slot(encoder, part, contexts)
+        if isinstance(ids, str):
+            return ids
+        found.append(ids)
+    splits = [
+        f"splits into {len(ids)} tokens ({' '.join(encoder.token_texts(ids))}) in {next(iter(contexts)).shown}"
+        for ids, contexts in zip(found, bare, strict=True)
+        if len(ids) > 1
+    ]
+    return WordTokens(tuple(found), " and ".join(splits))
+
+
+def _find_in_slot(encoder: Encoder, word: str, bare: Mapping[Context, list[int]]) -> tuple[int, ...] | str:
+    """The tokens of a word that are the same in every context of one slot, or why it has none."""
+    found: dict[tuple[int, ...], Context] = {}
     for context, with_mask in bare.items():
-        token = _find_in(encoder, word, context, with_mask)
-        if isinstance(token, str):
-            return token
-        found.setdefault(token, context)
+        ids = _find_in(encoder, word, context, with_mask)
+        if isinstance(ids, str):
+            return ids
+        found.setdefault(ids, context)
     if len(found) > 1:
-        shown = ", ".join(f"{encoder.token_texts([token])[0]!r} in {at.shown}" for token, at in found.items())
+        shown = ", ".join(f"{' '.join(encoder.token_texts(ids))!r} in {at.shown}" for ids, at in found.items())
         return f"label word '{word}' is not the same token in every row: {shown}. Put a blank around {{{{ mask }}}}."
     return next(iter(found))
 
 
-def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]) -> int | str:
-    """The id of a word in one context, or why it has none."""
+def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]) -> tuple[int, ...] | str:
+    """The ids of a word in one context, or why it has none."""
     with_word = encoder.tokens(context.left + word + context.right)
     num_left = len(encoder.tokens(context.left + PLACEHOLDER)) - 1
     is_left_kept = with_word[:num_left] == with_mask[:num_left]
@@ -89,13 +120,10 @@ def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]
             return f"{changes}. Put a blank around {{{{ mask }}}}."
         split, mask_split = (_split(encoder, tokens, context) for tokens in (with_word, with_mask))
         return f"{changes}, {split} against {mask_split}."
-    if len(ids) > 1:
-        pieces = " ".join(encoder.token_texts(ids))
-        split = f"splits into {len(ids)} tokens ({pieces}) in {context.shown}"
-        return f"label word '{word}' {split}: use a word that is one token."
-    if ids[0] == encoder.unknown_id or ids[0] in encoder.special_ids:
-        return f"label word '{word}' is unknown to the tokenizer (it becomes {encoder.token_texts(ids)[0]})."
-    return ids[0]
+    unknown = [token for token in ids if token == encoder.unknown_id or token in encoder.special_ids]
+    if unknown:
+        return f"label word '{word}' is unknown to the tokenizer (it becomes {' '.join(encoder.token_texts(ids))})."
+    return tuple(ids)
 
 
 def _split(encoder: Encoder, ids: list[int], context: Context) -> str:

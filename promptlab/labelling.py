@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from promptlab.ad_hoc import HEAD_ROWS, ad_hoc_task
-from promptlab.backends.base import Backend
+from promptlab.backends.base import make_backend
 from promptlab.errors import DataError, TemplateError, UsageError
 from promptlab.predicting import Predicted, Predictor
 from promptlab.reading import read_rows, read_stream
-from promptlab.registry import BACKENDS
 from promptlab.rendering import CompiledTemplate, check_fields, compile_template
 from promptlab.rows import stream_examples
 from promptlab.specs.base import only
-from promptlab.specs.run import as_pairs
+from promptlab.specs.run import Scoring, as_pairs
 from promptlab.specs.template import load_templates
 from promptlab.specs.verbalizer import load_verbalizers
 from promptlab.types import Example
@@ -46,6 +45,7 @@ class Labelling:
     max_length: int | None = None
     device: str = "auto"
     dtype: str = "float32"
+    scoring: Scoring = "mask"
     batch_size: str | int = "auto"
     seed: int = 0
     prefix: str = ""
@@ -87,7 +87,9 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
     for template in templates:
         _check_fields(template, task.fields, shown)
     _check_columns([row for _, row in head], _columns(Predicted(None, {}, None, None), labels, asked.prefix), shown)
-    backend: Backend = BACKENDS.get("mlm")(asked.model, revision=asked.revision, device=asked.device, dtype=asked.dtype)
+    backend = make_backend(
+        asked.model, scoring=asked.scoring, revision=asked.revision, device=asked.device, dtype=asked.dtype
+    )
     predictor = Predictor(
         backend=backend,
         encoder=backend.encoder(asked.max_length),

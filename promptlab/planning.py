@@ -18,6 +18,7 @@ from promptlab.hashing import content_hash
 from promptlab.rendering import CompiledTemplate
 from promptlab.rows import RowSet
 from promptlab.scoring import SCORING_VERSION
+from promptlab.specs.run import Scoring
 from promptlab.specs.task import Task
 from promptlab.specs.verbalizer import Verbalizer
 
@@ -47,6 +48,11 @@ class PlannedBlock:
     faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def scoring(self) -> Scoring:
+        """How words are scored: at masks, or in place by a replaced-token detector."""
+        return self.scorer.scoring
+
+    @property
     def rows_name(self) -> str:
         """Names the rows of this split inside the block's folder."""
         return f"rows-{self.task.name}-{self.rows.split}-{self.rows_hash[:12]}"
@@ -58,7 +64,7 @@ class PlannedBlock:
     @property
     def options(self) -> list[str] | None:
         """The first word of each label, in label order, for a template that lists them; None for every other."""
-        return [self.bound.labels[label][0].word for label in self.task.labels] if self.bound else None
+        return [self.bound.labels[label][0].text for label in self.task.labels] if self.bound else None
 
 
 def plan_blocks(grid: Grid, loaded: LoadedRows, scorer: Scorer, *, max_length: int, seed: int) -> list[PlannedBlock]:
@@ -189,6 +195,7 @@ def _block(
             verbalizer=verbalizer,
             calibration=calibration,
             samples=f"{task.name}-{block_id[:16]}",
+            scoring=setting.scorer.scoring,
         )
         for verbalizer in verbalizers
         for calibration in grid.calibrations
@@ -279,4 +286,5 @@ def _ensemble(name: str, cells: Sequence[Cell]) -> Cell:
         calibration=first.calibration,
         samples=f"{first.task.name}-{ENSEMBLE}-{found}",
         members=members,
+        scoring=first.scoring,
     )

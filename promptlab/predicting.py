@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from promptlab.answering import Answers, Words, answer
 from promptlab.backends.base import Backend
 from promptlab.batching import BatchSize
-from promptlab.blocks import KEY_BYTES, BlockScores
 from promptlab.calibration import ROWS, calibrate, find_calibration
 from promptlab.calibration_prompts import FROM_TRAIN, PromptGroup, make_group
 from promptlab.deciding import word_fault
 from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, UsageError
 from promptlab.label_words import find_word_ids, slot_contexts
-from promptlab.rendering import CompiledTemplate, check_one_mask, render
-from promptlab.scoring import score_prompts
+from promptlab.rendering import CompiledTemplate, check_masks, count_masks, render
 from promptlab.specs.verbalizer import Verbalizer
-from promptlab.types import EncodedPrompt, Example, Unscorable
-from promptlab.verbalizing import log_mass, pool_labels
+from promptlab.types import Example, Prompt, WordTokens
+from promptlab.verbalizing import pool_labels, require_words
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -108,7 +107,8 @@ class Predictor:
                 yield Predicted(None, {}, None, found[0].reasons[row])
                 continue
             mean = np.mean([np.exp(answers.log_probabilities[row]) for answers in scored], axis=0)
-            mass = float(np.mean([np.exp(answers.log_mass[row]) for answers in scored]))
+            masses = [float(np.exp(answers.log_mass[row])) for answers in scored]
+            mass = None if np.isnan(masses).any() else float(np.mean(masses))
             probabilities = dict(zip(self.labels, mean.tolist(), strict=True))
             yield Predicted(self.labels[int(np.argmax(mean))], probabilities, mass, None)
 
@@ -128,52 +128,51 @@ class _Asked:
     def __init__(self, predictor: Predictor, template: CompiledTemplate) -> None:
         self._predictor = predictor
         self._template = template
-        self._word_ids: dict[str, int] | None = None
+        self._tokens: dict[str, WordTokens] | None = None
+        self._num_masks: int | None = None
         self._prior: Any = None
 
     def ask(self, examples: Sequence[Example]) -> _Answers:
         """Log p(y | x) and mass of every example."""
         verbalizer, labels = self._predictor.verbalizer, self._predictor.labels
-        words, reasons = self._words_at(examples)
+        found = self._answers_to(examples)
         if self._prior is None:
             self._prior = self._calibration_words(len(verbalizer.words))
         pool = functools.partial(pool_labels, verbalizer=verbalizer, labels=labels)
         calibration = find_calibration(self._predictor.calibration)
-        assert self._word_ids is not None
-        return _Answers(
-            calibrate(calibration, words, self._prior, pool), log_mass(words, self._word_ids, verbalizer), reasons
-        )
+        return _Answers(calibrate(calibration, found.scores, self._prior, pool), found.log_mass, found.reasons)
 
-    def _words_at(
-        self, examples: Sequence[Example], template: CompiledTemplate | None = None
-    ) -> tuple[Float64[np.ndarray, "row word"], dict[int, str]]:
-        """Log-probability of each label word at the mask of each example, and why a row has none."""
+    def _answers_to(self, examples: Sequence[Example], template: CompiledTemplate | None = None) -> Answers:
+        """What the label words come to in the prompt of each example."""
         predictor, template = self._predictor, template or self._template
         verbalizer = predictor.verbalizer
-        options = [verbalizer.labels[label][0].word for label in predictor.labels] if template.uses_options else None
+        options = [verbalizer.labels[label][0].text for label in predictor.labels] if template.uses_options else None
         prompts = [render(template, example, options=options, seed=predictor.seed) for example in examples]
+        self._num_masks = self._num_masks or count_masks(prompts[0])
         for example, prompt in zip(examples, prompts, strict=True):
-            check_one_mask(template, example, prompt)
-        contexts = dict.fromkeys(context for prompt in prompts for context in slot_contexts(prompt))
-        found = find_word_ids(predictor.encoder, verbalizer.words, list(contexts))
+            check_masks(template, example, prompt, number=self._num_masks)
+        words = Words(verbalizer, self._find_tokens(template, prompts))
+        size = BatchSize.parse(predictor.batch_size, predictor.backend.device)
+        (found,) = answer(predictor.backend, predictor.encoder, prompts, [words], batch_size=size).answers
+        return found
+
+    def _find_tokens(self, template: CompiledTemplate, prompts: Sequence[Prompt]) -> dict[str, WordTokens]:
+        """The tokens of the label words, which must be the same in all rows."""
+        predictor, verbalizer = self._predictor, self._predictor.verbalizer
+        contexts = list(dict.fromkeys(slot_contexts(prompt) for prompt in prompts))
+        found = find_word_ids(predictor.encoder, verbalizer.words, contexts)
         fault = word_fault(found, verbalizer, template.shown, spell=predictor.encoder.token_text)
         if fault is not None:
             raise LabelWordError(fault)
-        word_ids = {word: int(found[word]) for word in verbalizer.words}
-        self._word_ids = self._word_ids or word_ids
-        moved = [word for word in word_ids if word_ids[word] != self._word_ids[word]]
+        tokens = require_words(found, verbalizer, where=verbalizer.path)
+        self._tokens = self._tokens or tokens
+        moved = [word for word in tokens if tokens[word] != self._tokens[word]]
         if moved:
             raise LabelWordError(
                 f"{verbalizer.path} with {template.shown}: label word '{moved[0]}' is not the same token in every row: "
                 "put a blank around {{ mask }}."
             )
-        encoded = predictor.encoder.encode(prompts)
-        size = BatchSize.parse(predictor.batch_size, predictor.backend.device)
-        fitting = [one for one in encoded if isinstance(one, EncodedPrompt)]
-        parts = score_prompts(predictor.backend, fitting, list(word_ids.values()), batch_size=size)
-        keys = [one.key.encode() if isinstance(one, EncodedPrompt) else b"" for one in encoded]
-        taken = BlockScores.of(parts).take(np.array(keys, dtype=f"S{KEY_BYTES}"), list(word_ids.values()))
-        return taken, {row: one.reason for row, one in enumerate(encoded) if isinstance(one, Unscorable)}
+        return tokens
 
     def _calibration_words(self, num_words: int) -> Float64[np.ndarray, "prompt word"]:
         """Word scores of what the calibration asks with this template."""
@@ -183,11 +182,11 @@ class _Asked:
         group = make_group(needed, self._template, self._predictor.fields, None, seed=self._predictor.seed)
         if not isinstance(group, PromptGroup):
             raise UsageError(f"{self._template.shown}: calibration '{self._predictor.calibration}' {group}")
-        words, reasons = self._words_at(group.examples, group.template)
-        if len(reasons) == len(words):
+        found = self._answers_to(group.examples, group.template)
+        if len(found.reasons) == len(found.scores):
             raise UsageError(
                 f"{self._template.shown}: calibration '{self._predictor.calibration}' has no prompt that can be "
-                f"scored: {next(iter(reasons.values()))}."
+                f"scored: {next(iter(found.reasons.values()))}."
             )
-        scored: Float64[np.ndarray, "prompt word"] = words[~np.isnan(words).any(axis=1)]
+        scored: Float64[np.ndarray, "prompt word"] = found.scores[~np.isnan(found.scores).any(axis=1)]
         return scored

@@ -7,38 +7,46 @@ with the rows; encodings are kept for the scoring that follows while they are fe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptlab.blocks import KEY_BYTES, BlockScores, BlockStore, PromptRows
+from promptlab.block_scores import KEY_BYTES, BlockScores
+from promptlab.blocks import BlockStore, PromptRows
 from promptlab.calibration import ROWS
+from promptlab.deciding import segment_name, word_fault
 from promptlab.encoding import Encoder, check_text
 from promptlab.errors import DataError
+from promptlab.filling import Rule, count_fills, count_missing_fills, is_simple, plain_tokens, reserve_of
 from promptlab.label_words import Context, find_word_ids, slot_contexts
 from promptlab.planning import PlannedBlock
-from promptlab.rendering import CompiledTemplate, check_one_mask, render
-from promptlab.types import EncodedPrompt, Example, Prompt, Unscorable
+from promptlab.rendering import CompiledTemplate, check_masks, render
+from promptlab.types import EncodedPrompt, Example, Prompt, Unscorable, WordTokens
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
+
+    from promptlab.block_scores import Keys
 
 WINDOW = 8192  # rows whose prompts are planned into batches together
 MAX_KEPT = 16384  # encoded prompts of one block that are held between encoding and scoring
 MAX_CONTEXTS = 16  # distinct surroundings of a slot that are stored
 
 Encoded = EncodedPrompt | Unscorable
+Contexts = tuple[Context, ...]  # one a slot
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """Where the prompts of one segment come from, and the name of the file that says so."""
+    """Where the prompts of one segment come from, the name of the file that says so, and how much room they leave."""
 
     stored: str
     examples: Sequence[Example]
     template: CompiledTemplate
+    reserve: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +55,8 @@ class Prepared:
 
     planned: PlannedBlock
     sources: Mapping[str, Source]
-    words: Mapping[str, Mapping[str, int | str]]
-    contexts: Mapping[str, Sequence[Context]]
+    words: Mapping[str, Mapping[str, WordTokens | str]]
+    contexts: Mapping[str, Sequence[Contexts]]
 
     @property
     def names(self) -> dict[str, str]:
@@ -56,15 +64,30 @@ class Prepared:
         return {name: source.stored for name, source in self.sources.items()}
 
     @property
-    def token_ids(self) -> list[int]:
-        """The candidate tokens of the block."""
-        found = {token for words in self.words.values() for token in words.values() if isinstance(token, int)}
+    def token_ids(self) -> list[int] | None:
+        """The candidate tokens of the block; None where no mask is asked about."""
+        if self.planned.scoring != "mask":
+            return None
+        words = [tokens for of_segment in self.words.values() for tokens in of_segment.values()]
+        found = {tokens.pieces[0] for tokens in words if isinstance(tokens, WordTokens) and len(tokens.pieces) == 1}
+        for of_segment in self.words.values():
+            for asked in _asked_words(self.planned, of_segment):
+                found |= plain_tokens(*asked)
         return sorted(found)
 
     @property
     def num_prompts(self) -> int:
-        """How many prompts the block has, repeats counted."""
-        return sum(len(source.examples) for source in self.sources.values())
+        """How many prompts are scored at most, repeats and fills counted."""
+        plain = 0 if self.token_ids is None else 1
+        return sum(len(source.examples) * (plain + count_fills(self.fills(n))) for n, source in self.sources.items())
+
+    def fills(self, name: str) -> list[tuple[WordTokens, Rule]]:
+        """The words that ask about fills of the prompts of a segment, each with its rule."""
+        found: dict[tuple[WordTokens, Rule], None] = {}
+        for words, rule in _asked_words(self.planned, self.words[name]):
+            if reserve_of(words, rule) == self.sources[name].reserve:
+                found |= dict.fromkeys((word, rule) for word in words if not is_simple(word, rule))
+        return list(found)
 
 
 @dataclass(slots=True, eq=False)
@@ -85,15 +108,21 @@ def prepare_block(planned: PlannedBlock, store: BlockStore, encoder: Encoder, *,
     Raises:
         TemplateError, DataError: a row that cannot be rendered, with its place.
     """
-    sources = find_sources(planned)
-    words: dict[str, Mapping[str, int | str]] = {}
-    contexts: dict[str, Sequence[Context]] = {}
-    for name, source in sources.items():
-        known = _stored_words(store, source)
-        if known is None or not set(planned.candidate_words) <= set(known):
-            contexts[name] = _find_contexts(planned, source, seed)
-            known = find_word_ids(encoder, planned.candidate_words, contexts[name])
-        words[name] = known
+    sources: dict[str, Source] = {}
+    words: dict[str, Mapping[str, WordTokens | str]] = {}
+    contexts: dict[str, Sequence[Contexts]] = {}
+    for base, source in find_sources(planned).items():
+        surroundings = functools.cache(functools.partial(_find_contexts, planned, source, seed))
+        known = _stored_words(store, source, planned)
+        if known is None:
+            contexts[base] = surroundings()
+            known = find_word_ids(encoder, planned.candidate_words, contexts[base])
+        sources[base], words[base] = source, known
+        for reserve in sorted({reserve_of(*asked) for asked in _asked_words(planned, known)} - {0}):
+            name, more = segment_name(base, reserve), _with_reserve(source, reserve)
+            sources[name], words[name] = more, known
+            if _stored_words(store, more, planned) is None:
+                contexts[name] = surroundings()
     return Prepared(planned, sources, words, contexts)
 
 
@@ -122,18 +151,22 @@ def count_missing(prepared: Prepared, store: BlockStore) -> int:
 
 
 def count_lacking(prepared: Prepared, store: BlockStore) -> int:
-    """How many distinct prompts lack a token, of those that can be scored; the rows are stored."""
-    return int(store.read().missing(_distinct_keys(prepared, store), prepared.token_ids).sum())
+    """How many distinct prompts lack a token, and how many filled ones an answer; the rows are stored."""
+    keys, scores, token_ids = _keys_of_segments(prepared, store), store.read(), prepared.token_ids
+    every = np.unique(np.concatenate([*keys.values()]))
+    plain = 0 if token_ids is None else int(scores.missing(every, token_ids).sum())
+    return plain + sum(count_missing_fills(prepared.fills(name), one, scores) for name, one in keys.items())
 
 
 def has_prompts(prepared: Prepared, store: BlockStore) -> bool:
     """Whether a block whose rows are stored has a prompt that can be scored."""
-    return len(_distinct_keys(prepared, store)) > 0
+    return any(len(keys) for keys in _keys_of_segments(prepared, store).values())
 
 
-def _distinct_keys(prepared: Prepared, store: BlockStore) -> Any:
-    keys = np.concatenate([store.read_rows(source.stored)[0].keys for source in prepared.sources.values()])
-    return np.unique(keys[keys != b""])
+def _keys_of_segments(prepared: Prepared, store: BlockStore) -> dict[str, Keys]:
+    """The distinct prompts of every segment."""
+    rows = {name: store.read_rows(source.stored).rows for name, source in prepared.sources.items()}
+    return {name: np.unique(one.keys[one.keys != b""]) for name, one in rows.items()}
 
 
 def find_sources(planned: PlannedBlock) -> dict[str, Source]:
@@ -148,22 +181,49 @@ def missing_windows(
     block: EncodedBlock, store: BlockStore, stored: BlockScores, encoder: Encoder, *, seed: int
 ) -> Iterator[list[EncodedPrompt]]:
     """The prompts of every window in which one is missing; each prompt stands in the first window that has it."""
-    prepared = block.prepared
-    rows = [store.read_rows(source.stored)[0] for source in prepared.sources.values()]
+    prepared, token_ids = block.prepared, block.prepared.token_ids
+    if token_ids is None:
+        return
+    rows = [store.read_rows(source.stored).rows for source in prepared.sources.values()]
     first = _first_occurrences([one.keys for one in rows])
-    for (name, source), one, is_first in zip(prepared.sources.items(), rows, first, strict=True):
-        for start in range(0, len(one), WINDOW):
-            window = slice(start, start + WINDOW)
+    for name, one, is_first in zip(prepared.sources, rows, first, strict=True):
+        for window in _windows(one):
             wanted = np.flatnonzero(is_first[window])
-            if not stored.missing(one.keys[window][wanted], prepared.token_ids).any():
-                continue
-            kept = block.kept.get(name)
-            if kept is not None:
-                encoded = kept[window]
-            else:
-                encoded = _encode(prepared.planned, source, source.examples[window], encoder, seed)
-            found = (encoded[int(number)] for number in wanted)
-            yield [prompt for prompt in found if isinstance(prompt, EncodedPrompt)]
+            if stored.missing(one.keys[window][wanted], token_ids).any():
+                yield _prompts(block, name, window, wanted, encoder, seed)
+
+
+def fill_windows(
+    block: EncodedBlock, store: BlockStore, encoder: Encoder, *, seed: int
+) -> Iterator[tuple[list[EncodedPrompt], list[tuple[WordTokens, Rule]], BlockScores]]:
+    """The prompts of every window of which a fill is missing, the words that ask about fills, and what is stored."""
+    prepared = block.prepared
+    for name, source in prepared.sources.items():
+        words = prepared.fills(name)
+        rows = store.read_rows(source.stored).rows if words else None
+        (first,) = _first_occurrences([rows.keys]) if rows is not None else (np.zeros(0, dtype=bool),)
+        for window in _windows(rows) if rows is not None else ():
+            assert rows is not None
+            wanted, stored = np.flatnonzero(first[window]), store.read()
+            if count_missing_fills(words, rows.keys[window][wanted], stored):
+                yield _prompts(block, name, window, wanted, encoder, seed), words, stored
+
+
+def _windows(rows: PromptRows) -> Iterator[slice]:
+    return (slice(start, start + WINDOW) for start in range(0, len(rows), WINDOW))
+
+
+def _prompts(
+    block: EncodedBlock, name: str, window: slice, wanted: Any, encoder: Encoder, seed: int
+) -> list[EncodedPrompt]:
+    """Some prompts of a window, as they were kept or encoded once more."""
+    source, kept = block.prepared.sources[name], block.kept.get(name)
+    if kept is not None:
+        encoded = kept[window]
+    else:
+        encoded = _encode(block.prepared.planned, source, source.examples[window], encoder, seed)
+    found = (encoded[int(number)] for number in wanted)
+    return [prompt for prompt in found if isinstance(prompt, EncodedPrompt)]
 
 
 def _first_occurrences(keys: Sequence[Any]) -> list[Bool[np.ndarray, " row"]]:
@@ -175,19 +235,34 @@ def _first_occurrences(keys: Sequence[Any]) -> list[Bool[np.ndarray, " row"]]:
     return np.split(is_first, np.cumsum([len(one) for one in keys])[:-1])
 
 
-def _stored_words(store: BlockStore, source: Source) -> dict[str, int | str] | None:
+def _asked_words(planned: PlannedBlock, found: Mapping[str, WordTokens | str]) -> list[tuple[list[WordTokens], Rule]]:
+    """The words of every verbalizer of the cells that can be used, with the rule that scores them."""
+    asked = {cell.verbalizer.hash: cell for cell in planned.cells}.values()
+    usable = [cell for cell in asked if word_fault(found, cell.verbalizer, planned.template.shown) is None]
+    return [([found[word] for word in cell.verbalizer.words], cell.rule) for cell in usable]  # type: ignore[misc]  # no word has a fault
+
+
+def _with_reserve(source: Source, reserve: int) -> Source:
+    return replace(source, stored=f"{source.stored}-reserve{reserve}", reserve=reserve)
+
+
+def _stored_words(store: BlockStore, source: Source, planned: PlannedBlock) -> dict[str, WordTokens | str] | None:
+    """The words of a stored segment; None where it is not stored, or does not know all of them."""
     if not store.has_rows(source.stored):
         return None
-    words: dict[str, int | str] = store.read_rows(source.stored)[1]["words"]
-    return words
+    words = store.read_rows(source.stored).words
+    return words if set(planned.candidate_words) <= set(words) else None
 
 
-def _find_contexts(planned: PlannedBlock, source: Source, seed: int) -> list[Context]:
-    """Every distinct surrounding of the slot over the prompts of a segment."""
-    contexts: dict[Context, None] = {}
+def _find_contexts(planned: PlannedBlock, source: Source, seed: int) -> list[Contexts]:
+    """Every distinct surrounding of the slots over the prompts of a segment."""
+    contexts: dict[Contexts, None] = {}
     for start in range(0, len(source.examples), WINDOW):
-        for prompt in _render(planned, source, source.examples[start : start + WINDOW], seed):
-            contexts |= dict.fromkeys(slot_contexts(prompt))
+        examples = source.examples[start : start + WINDOW]
+        for example, prompt in zip(examples, _render(planned, source, examples, seed), strict=True):
+            found = slot_contexts(prompt)
+            check_masks(source.template, example, prompt, number=len(next(iter(contexts), found)))
+            contexts[found] = None
     return list(contexts)
 
 
@@ -203,19 +278,18 @@ def _write_rows(
         encoded = _encode(prepared.planned, source, examples, encoder, seed)
         columns.add(examples, encoded)
         kept += encoded if is_kept else []
-    metadata: dict[str, Any] = {"words": dict(prepared.words[name])}
-    if len(contexts) <= MAX_CONTEXTS and all(context.is_literal for context in contexts):
-        metadata["contexts"] = [[context.left, context.right, context.shown] for context in contexts]
-    store.write_rows(source.stored, columns.rows(), metadata)
+    metadata: dict[str, Any] = {}
+    if len(contexts) <= MAX_CONTEXTS and all(context.is_literal for slots in contexts for context in slots):
+        metadata["contexts"] = [[[slot.left, slot.right, slot.shown] for slot in slots] for slots in contexts]
+    store.write_rows(source.stored, columns.rows(), prepared.words[name], metadata)
     return kept if is_kept else None
 
 
 def _render(planned: PlannedBlock, source: Source, examples: Sequence[Example], seed: int) -> list[Prompt]:
-    """Prompts that have one mask and whose text can be told from it."""
+    """Prompts whose text can be told from their masks."""
     template = source.template
     prompts = [render(template, example, options=planned.options, seed=seed) for example in examples]
     for example, prompt in zip(examples, prompts, strict=True):
-        check_one_mask(template, example, prompt)
         try:
             check_text(prompt)
         except DataError as error:
@@ -229,7 +303,7 @@ def _encode(
     """Render and encode some examples; what one of them is refused for is said with its template and row."""
     prompts = _render(planned, source, examples, seed)
     try:
-        return list(encoder.encode(prompts))
+        return list(encoder.encode(prompts, reserve=source.reserve))
     except DataError:
         for example, prompt in zip(examples, prompts, strict=True):
             try:

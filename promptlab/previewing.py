@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from promptlab.answering import Answers, Words, answer
 from promptlab.backends.base import Backend
-from promptlab.blocks import KEY_BYTES, BlockScores
+from promptlab.batching import BatchSize
 from promptlab.calibration import calibrate, find_calibration
 from promptlab.calibration_prompts import content_free
 from promptlab.deciding import word_fault
@@ -22,14 +23,21 @@ from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError
 from promptlab.harness import plan_run
 from promptlab.label_words import find_word_ids, slot_contexts
-from promptlab.rendering import CompiledTemplate, check_fields, check_one_mask, compile_template, render
+from promptlab.rendering import (
+    CompiledTemplate,
+    check_fields,
+    check_masks,
+    compile_template,
+    count_masks,
+    render,
+)
 from promptlab.reporting.formats import percent
 from promptlab.reporting.naming import INLINE
 from promptlab.specs.run import RunSpec
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
-from promptlab.types import EncodedPrompt, Example, MaskScores, Prompt, Role, Unscorable
-from promptlab.verbalizing import log_mass, pool_labels
+from promptlab.types import EncodedPrompt, Example, MaskScores, Prompt, Role, Unscorable, WordTokens
+from promptlab.verbalizing import pool_labels, usable_words, word_faults
 
 WIDTH = 80
 CALIBRATIONS = ("none", "contextual")
@@ -37,10 +45,11 @@ CALIBRATIONS = ("none", "contextual")
 
 @dataclass(frozen=True, slots=True)
 class WordPreview:
-    """What a verbalizer makes of one mask; probabilities, natural, between 0 and 1.
+    """What a verbalizer makes of one prompt; probabilities, natural, between 0 and 1.
 
-    `words` holds the probability of each word at the mask over the full vocabulary, or why it has none;
-    `probabilities` is p(y | x) by the name of the calibration, empty where a word has none.
+    `words` holds the probability of each word in the slots over the full vocabulary, by the verbalizer's rule where it
+    has several tokens, or why it has none; `probabilities` is p(y | x) by the name of the calibration, empty where a
+    word has none; `mass` is None where words have no mass together.
     """
 
     verbalizer: str
@@ -52,7 +61,10 @@ class WordPreview:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """One prompt as a tokenizer and a model see it; `tokens` has the role of each, `reason` why there are none."""
+    """One prompt as a tokenizer and a model see it; `tokens` has the role of each, `reason` why there are none.
+
+    `fills` are the best ones of the first mask, `further_fills` those of each further one.
+    """
 
     task: str | None
     template: str
@@ -63,6 +75,7 @@ class Preview:
     num_truncated: int = 0
     verbalizers: tuple[WordPreview, ...] = ()
     fills: tuple[tuple[str, float], ...] = ()
+    further_fills: tuple[tuple[tuple[str, float], ...], ...] = ()
     reason: str | None = None
 
     def lines(self) -> list[str]:
@@ -78,8 +91,11 @@ class Preview:
         lines += _wrapped(f"{len(self.tokens)} tokens{cut}", " ".join(map(_marked, self.tokens)))
         for one in self.verbalizers:
             lines += _word_lines(one)
-        best = ", ".join(f"{word} {value:.3f}" for word, value in self.fills)
-        return [*lines, *_wrapped("fills", best), ""]
+        masks = [fills for fills in (self.fills, *self.further_fills) if fills]
+        for number, fills in enumerate(masks, start=1):
+            best = ", ".join(f"{word} {value:.3f}" for word, value in fills)
+            lines += _wrapped("fills" if len(masks) == 1 else f"fills of mask {number}", best)
+        return [*lines, ""]
 
 
 def preview_task(spec: RunSpec) -> Iterator[Preview]:
@@ -111,19 +127,19 @@ def try_text(
 
     Args:
         fields: what the template may read.
-        template: one mask.
+        template: its number of masks is that of the words.
         verbalizers: each with the labels that its words stand for.
         backend: the model.
         max_length: most tokens of the prompt.
         seed: for templates that draw.
 
     Raises:
-        TemplateError: the template reads a field that is not given, or has not one mask.
-        LabelWordError: a label word is not one token of the model here.
+        TemplateError: the template reads a field that is not given.
+        LabelWordError: a label word has no tokens of the model here, or several and no rule for them.
     """
     compiled = compile_template(template)
     check_fields(compiled, list(fields), of="what was given")
-    options = [words[0].word for words in verbalizers[0].labels.values()] if compiled.uses_options else None
+    options = [words[0].text for words in verbalizers[0].labels.values()] if compiled.uses_options else None
     look = _Look(backend, backend.encoder(max_length), compiled, list(fields), options, seed)
     found = look.at(Example("text", 0, dict(fields)), verbalizers, None)
     faults = [one.fault for one in found.verbalizers if one.fault is not None]
@@ -153,81 +169,84 @@ class _Look:
     ) -> Preview:
         """The preview of an example."""
         prompt = self._render(example)
-        (encoded,) = self.encoder.encode([prompt])
+        words = dict.fromkeys(word for one in verbalizers for word in one.words)
+        found = find_word_ids(self.encoder, words, [slot_contexts(prompt)])
+        asked = [Words(one, usable_words(found, one)) for one in verbalizers]
+        prompts = [prompt, *(self._render(text, like=prompt) for text in content_free(self.fields).examples)]
+        size = BatchSize(None, len(prompts))
+        answered = answer(self.backend, self.encoder, prompts, asked, batch_size=size)
         named = Preview(
             task=task,
             template=self.template.template.name,
             row=example.id if task is not None else None,
             gold=example.label,
             prompt=prompt.text,
-            reason=encoded.reason if isinstance(encoded, Unscorable) else None,
         )
+        encoded = answered.encoded[0]
         if isinstance(encoded, Unscorable):
-            return named
-        words = dict.fromkeys(word for one in verbalizers for word in one.words)
-        found = find_word_ids(self.encoder, words, list(dict.fromkeys(slot_contexts(prompt))))
-        ids = sorted({token for token in found.values() if isinstance(token, int)})
-        prompts = [encoded, *self._content_free()]
-        scores = self.backend.score(prompts, np.array(ids, dtype=np.int64))
-        return Preview(
-            **{name: getattr(named, name) for name in ("task", "template", "row", "gold", "prompt")},
+            return replace(named, reason=encoded.reason)
+        fills = self._fills(encoded, answered.masks)
+        return replace(
+            named,
             tokens=self._tokens(encoded),
             num_truncated=encoded.num_truncated,
-            verbalizers=tuple(self._words(one, labels, found, scores, prompts) for one in verbalizers),
-            fills=self._fills(scores),
+            verbalizers=tuple(
+                self._words(one, labels, found, answers) for one, answers in zip(asked, answered.answers, strict=True)
+            ),
+            fills=fills[0] if fills else (),
+            further_fills=fills[1:],
         )
 
-    def _render(self, example: Example) -> Prompt:
+    def _render(self, example: Example, *, like: Prompt | None = None) -> Prompt:
+        """The prompt of an example, with as many masks as another one."""
         prompt = render(self.template, example, options=self.options, seed=self.seed)
-        check_one_mask(self.template, example, prompt)
+        check_masks(self.template, example, prompt, number=count_masks(like or prompt))
         return prompt
-
-    def _content_free(self) -> list[EncodedPrompt]:
-        encoded = self.encoder.encode([self._render(example) for example in content_free(self.fields).examples])
-        return [one for one in encoded if isinstance(one, EncodedPrompt)]
 
     def _tokens(self, encoded: EncodedPrompt) -> tuple[tuple[str, str], ...]:
         texts = self.encoder.token_texts(encoded.input_ids.tolist())
         return tuple((text, Role(role).name.lower()) for text, role in zip(texts, encoded.roles, strict=True))
 
-    def _fills(self, scores: MaskScores) -> tuple[tuple[str, float], ...]:
-        words = self.encoder.words(scores.top_ids[0])
-        return tuple((word, float(np.exp(value))) for word, value in zip(words, scores.top_log_probs[0], strict=True))
+    def _fills(self, encoded: EncodedPrompt, masks: Sequence[MaskScores]) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """The best fills of each mask; none where a detector judged the words."""
+        best = {}
+        for part in masks:
+            for number in (n for n, key in enumerate(part.keys) if key == encoded.key):
+                words = self.encoder.words(part.top_ids[number])
+                values = np.exp(part.top_log_probs[number]).tolist()
+                best[int(part.masks[number])] = tuple(zip(words, values, strict=True))
+        return tuple(best[mask] for mask in sorted(best))
 
     def _words(
         self,
-        verbalizer: Verbalizer,
+        asked: Words,
         labels: tuple[str, ...] | None,
-        found: Mapping[str, int | str],
-        scores: MaskScores,
-        prompts: Sequence[EncodedPrompt],
+        found: Mapping[str, WordTokens | str],
+        answers: Answers,
     ) -> WordPreview:
         """What one verbalizer makes of the first prompt, calibrated by the others."""
+        verbalizer = asked.verbalizer
         labels = labels or tuple(verbalizer.labels)
-        keys = np.array([prompt.key.encode() for prompt in prompts], dtype=f"S{KEY_BYTES}")
-        block = BlockScores.of([scores])
-        ids = [token if isinstance(token := found[word], int) else -1 for word in verbalizer.words]
-        taken = block.take(keys, ids)
-        at_mask = dict(zip(verbalizer.words, np.exp(taken[0]).tolist(), strict=True))
-        words = {
-            label: {word.word: _probability(found[word.word], at_mask[word.word]) for word in several}
-            for label, several in verbalizer.labels.items()
-        }
+        values = dict(zip(asked.tokens, np.exp(answers.sums[0]).tolist(), strict=True))
+        known: dict[str, float | str] = {**values, **word_faults(found, verbalizer)}
+        words = {label: {one.word: known[one.word] for one in several} for label, several in verbalizer.labels.items()}
         fault = word_fault(found, verbalizer, self.template.shown, spell=self.encoder.token_text)
+        if fault is None and 0 in answers.reasons:
+            fault = answers.reasons[0]
         if fault is not None:
-            return WordPreview(verbalizer.name, words, {}, None, fault)
+            shown = {
+                label: {word: value for word, value in of_label.items() if value == value}
+                for label, of_label in words.items()
+            }
+            return WordPreview(verbalizer.name, shown, {}, None, fault)
         pool = functools.partial(pool_labels, verbalizer=verbalizer, labels=labels)
+        free = answers.scores[1:][~np.isnan(answers.scores[1:]).any(axis=1)]
         probabilities = {}
-        for name in CALIBRATIONS if len(prompts) > 1 else CALIBRATIONS[:1]:
-            values = np.exp(calibrate(find_calibration(name), taken[:1], taken[1:], pool)[0]).tolist()
-            probabilities[name] = dict(zip(labels, values, strict=True))
-        word_ids = {word: int(token) for word, token in zip(verbalizer.words, ids, strict=True)}
-        mass = float(np.exp(log_mass(taken[:1], word_ids, verbalizer)[0]))
-        return WordPreview(verbalizer.name, words, probabilities, mass, None)
-
-
-def _probability(token: int | str, value: float) -> float | str:
-    return value if isinstance(token, int) else token
+        for name in CALIBRATIONS if len(free) else CALIBRATIONS[:1]:
+            by_label = np.exp(calibrate(find_calibration(name), answers.scores[:1], free, pool)[0]).tolist()
+            probabilities[name] = dict(zip(labels, by_label, strict=True))
+        mass = float(np.exp(answers.log_mass[0]))
+        return WordPreview(verbalizer.name, words, probabilities, None if np.isnan(mass) else mass, None)
 
 
 def _marked(token: tuple[str, str]) -> str:

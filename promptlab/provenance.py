@@ -99,6 +99,8 @@ def describe_verbalizers(verbalizers: Iterable[Verbalizer]) -> dict[str, Any]:
         one.name: {
             "hash": one.hash,
             "pool": one.pool,
+            "multi_token": one.multi_token,
+            "normalize": one.normalize,
             "labels": {label: [word.word for word in words] for label, words in one.labels.items()},
             "weights": {label: [word.weight for word in words] for label, words in one.labels.items()},
             "family": one.family,

@@ -135,17 +135,23 @@ def render(
     return Prompt(segments)
 
 
-def check_one_mask(compiled: CompiledTemplate, example: Example, prompt: Prompt) -> None:
-    """Refuse a prompt with several masks: one is scored.
+def check_masks(compiled: CompiledTemplate, example: Example, prompt: Prompt, *, number: int) -> None:
+    """Refuse a prompt with another number of masks than the first one has: label words are as many words.
 
     Raises:
-        TemplateError: the prompt has more than one mask.
+        TemplateError: the prompt has more or fewer.
     """
-    number = sum(segment.kind == "mask" for segment in prompt.segments)
-    if number != 1:
+    found = count_masks(prompt)
+    if found != number:
         raise TemplateError(
-            f"{compiled.shown}, row {example.id}: has {number} masks, one is scored: keep one {{{{ mask }}}}."
+            f"{compiled.shown}, row {example.id}: has {found} masks and the first row {number}: keep one number of "
+            "{{ mask }} for every row."
         )
+
+
+def count_masks(prompt: Prompt) -> int:
+    """How many slots a prompt has."""
+    return sum(segment.kind == "mask" for segment in prompt.segments)
 
 
 def _merge(segments: list[Segment]) -> tuple[Segment, ...]:

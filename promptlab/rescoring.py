@@ -13,10 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from promptlab.blocks import BlockStore
 from promptlab.calibration import ROWS, find_calibration
-from promptlab.deciding import Cell, word_fault
+from promptlab.deciding import Cell, segment_name, word_fault
 from promptlab.errors import LabelWordError, StoreError, UsageError
 from promptlab.evaluation import StoredBlock, evaluate
+from promptlab.filling import reserve_of, word_sums
 from promptlab.grids import check_metrics, is_glob, select_calibrations, verbalizes
 from promptlab.new_words import add_words
 from promptlab.planning import cell_id, first_of_each, plan_digest, plan_ensembles
@@ -26,6 +30,7 @@ from promptlab.specs.run import make_run_spec
 from promptlab.specs.task import Task
 from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
 from promptlab.store import RunStore
+from promptlab.verbalizing import usable_words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +131,8 @@ def _verbalizer(name: str, stored: Mapping[str, Any]) -> Verbalizer:
         path=stored["shown"],
         labels=words,  # type: ignore[arg-type]  # a validator turns words with weights into LabelWords
         pool=stored["pool"],
+        multi_token=stored.get("multi_token", "refuse"),
+        normalize=stored.get("normalize", "sum"),
         reference=stored["reference"],
     )
 
@@ -144,6 +151,8 @@ def _decide(run: RunResults, rule: _Rule, *, named: frozenset[str], new: Sequenc
         blocks = [block for entry in entries if (block := _block(manifest, entry, tasks[entry["task"]], rule))]
         add_words(run, store, model, blocks)
         _refuse_words(store, blocks, [one for one in new if one.name in named])
+        for block in blocks:
+            _refuse_fills(run, store.block(block.block_id), block)
         asked = [cell for block in blocks if not block.is_baseline for cell in block.cells]
         ensembles = plan_ensembles(rule.ensembles, asked)
         found = evaluate(store, blocks, ensembles, seed=manifest["seed"], metrics=rule.metrics)
@@ -162,6 +171,7 @@ def _task(name: str, stored: Mapping[str, Any]) -> Task:
 def _block(manifest: Mapping[str, Any], entry: Mapping[str, Any], task: Task, rule: _Rule) -> StoredBlock | None:
     """A stored block with the cells that the rules give it; a bound block keeps its one verbalizer."""
     template = manifest["templates"][entry["template"]]
+    facts = next(item for item in manifest["models"] if item["model"] == entry["model"])
     fitting = [one for one in rule.verbalizers if verbalizes(one, task)]
     if entry["bound"] is not None:
         fitting = [one for one in fitting if one.name == entry["bound"]]
@@ -185,6 +195,7 @@ def _block(manifest: Mapping[str, Any], entry: Mapping[str, Any], task: Task, ru
             verbalizer=verbalizer,
             calibration=calibration,
             samples=f"{task.name}-{entry['block'][:16]}",
+            scoring=facts.get("scoring", "mask"),
         )
         for verbalizer in distinct
         for calibration in rule.calibrations
@@ -225,10 +236,27 @@ def _refuse_words(store: RunStore, blocks: Sequence[StoredBlock], named: Sequenc
         faults = []
         for block in blocks:
             if not block.is_baseline and any(cell.verbalizer.name == verbalizer.name for cell in block.cells):
-                words = store.block(block.block_id).read_rows(block.names[ROWS])[1]["words"]
+                words = store.block(block.block_id).read_rows(block.names[ROWS]).words
                 faults.append(word_fault(words, verbalizer, block.shown))
         if faults and all(faults):
             raise LabelWordError(str(faults[0]))
+
+
+def _refuse_fills(run: RunResults, store: BlockStore, block: StoredBlock) -> None:
+    """Refuse words of several tokens that ask about more than the block has; nothing is scored here."""
+    scores = store.read()
+    words = store.read_rows(block.names[ROWS]).words
+    for cell in first_of_each((cell.verbalizer.hash, cell) for cell in block.cells):
+        if word_fault(words, cell.verbalizer, block.shown) is not None:
+            continue
+        tokens = list(usable_words(words, cell.verbalizer).values())
+        name = block.names.get(segment_name(ROWS, reserve_of(tokens, cell.rule)))
+        keys = store.read_rows(name).rows.keys if name is not None else None
+        if keys is None or np.isnan(word_sums(scores, keys[keys != b""], tokens, cell.rule)).any():
+            raise UsageError(
+                f"verbalizer '{cell.verbalizer.name}' asks about words of several tokens that run '{run.name}' did not "
+                f"score with {block.shown}: run its command again with --amend and all verbalizers."
+            )
 
 
 def _refuse_calibration(run: RunResults, name: str, *, is_named: bool) -> None:

@@ -49,7 +49,10 @@ class Result:
     `mass` is the mean over rows of the probability that the label words have together; `prior` is p(y | content-free
     text) before calibration; `skipped` is the reason why nothing was decided, and then there are no metrics. An
     ensemble of templates is a cell too: `members` are the cells whose p(y | x) it averages. `samples` names the file
-    below `samples/` that holds the decisions.
+    below `samples/` that holds the decisions. `num_tokens` is the number of tokens of each word of a label, empty where
+    every word is one token; words of several are scored by the rule `multi_token`, and `normalize` says whether the
+    log-probabilities of their tokens were summed or averaged. `scoring` is `replaced_token` where a detector judged the
+    words in place, and then there is no mass.
     """
 
     cell: str
@@ -76,6 +79,10 @@ class Result:
     num_calibration_prompts: int = 0
     members: tuple[str, ...] = ()
     samples: str = ""
+    scoring: str = "mask"
+    multi_token: str = "refuse"
+    normalize: str = "sum"
+    num_tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +208,5 @@ def _result(cell: dict[str, Any]) -> Result:
     metrics = {name: MetricValue(**value) for name, value in cell.pop("metrics").items()}
     for name in ("template_tags", "labels", "members"):
         cell[name] = tuple(cell.get(name, ()))
+    cell["num_tokens"] = {label: tuple(numbers) for label, numbers in cell.get("num_tokens", {}).items()}
     return Result(**cell, metrics=metrics)

@@ -1,31 +1,36 @@
 """Encoded prompts -> stored mask scores: dedupe, plan, batch, back off, flush.
 
 Batches are planned from all prompts that are given together, not from what is missing, and a flushed part is a whole
-number of planned batches: a resumed run forms the same batches and stores the same numbers.
+number of planned batches: a resumed run forms the same batches and stores the same numbers. Words of several tokens
+add prompts with fills in their slots, planned in the same way, one depth after the other.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from promptlab.backends.base import Backend
 from promptlab.batching import BatchSize, plan_batches
-from promptlab.blocks import KEY_BYTES, BlockScores, BlockStore
+from promptlab.block_scores import KEY_BYTES, BlockScores
+from promptlab.blocks import BlockStore
 from promptlab.errors import ModelError
-from promptlab.types import EncodedPrompt, MaskScores
+from promptlab.filling import Asked, Rule, asked_at, fill_prompt
+from promptlab.types import EncodedPrompt, Fill, FilledPrompt, FillScores, MaskScores, WordTokens
 
-if TYPE_CHECKING:
-    from jaxtyping import Int64
+P = TypeVar("P", bound=EncodedPrompt | FilledPrompt)
+S = TypeVar("S", bound=MaskScores | FillScores)
 
 SCORING_VERSION = 1
 BATCHES_PER_PART = 16
+FILLS_PER_PLAN = 16384  # filled prompts that are planned into batches together
 
 
 @dataclass(slots=True)
@@ -37,7 +42,7 @@ class Tally:
     num_tokens: int = 0
     num_back_offs: int = 0
 
-    def add(self, batch: Sequence[EncodedPrompt], scored: _Scored) -> None:
+    def add(self, batch: Sequence[EncodedPrompt | FilledPrompt], scored: _Scored[Any]) -> None:
         """Count a batch that was scored."""
         self.num_forwards += scored.num_forwards
         self.num_back_offs += scored.num_back_offs
@@ -82,21 +87,15 @@ def score_block(
     stored = store.read() if stored is None else stored
     wanted = sorted(set(token_ids))
     lacking = _lacking(stored, unique, wanted)
-    plan = plan_batches([len(prompt) for prompt in unique], [prompt.key for prompt in unique], batch_size)
-    batches = [[unique[index] for index in indices] for indices in plan]
-    missing = [batch for batch in batches if any(prompt.key in lacking for prompt in batch)]
-    tally, pending = Tally(), list[MaskScores]()
-    try:
-        for batch, scored in score_batches(backend, missing, wanted, keep_states=keep_states):
-            pending += scored.scores
-            tally.add(batch, scored)
-            on_batch(sum(prompt.key in lacking for prompt in batch))
-            if len(pending) >= BATCHES_PER_PART:
-                store.append(pending)
-                pending = []
-    finally:
-        store.append(pending)
-    return tally
+    return _score_missing(
+        backend,
+        unique,
+        [prompt.key in lacking for prompt in unique],
+        _mask_scorer(backend, wanted, keep_states=keep_states),
+        batch_size=batch_size,
+        on_batch=on_batch,
+        on_part=store.append,
+    )
 
 
 def score_prompts(
@@ -104,10 +103,62 @@ def score_prompts(
 ) -> list[MaskScores]:
     """Scores of prompts that nothing stores, each prompt once, in no particular order."""
     unique = list({prompt.key: prompt for prompt in prompts}.values())
-    plan = plan_batches([len(prompt) for prompt in unique], [prompt.key for prompt in unique], batch_size)
-    batches = [[unique[index] for index in indices] for indices in plan]
-    found = score_batches(backend, batches, sorted(set(token_ids)))
-    return [scores for _, scored in found for scores in scored.scores]
+    found: list[MaskScores] = []
+    score = _mask_scorer(backend, sorted(set(token_ids)))
+    everything = [True] * len(unique)
+    _score_missing(backend, unique, everything, score, batch_size=batch_size, on_part=found.extend)
+    return found
+
+
+def score_fills(
+    backend: Backend,
+    prompts: Iterable[EncodedPrompt],
+    words: Sequence[tuple[WordTokens, Rule]],
+    stored: BlockScores,
+    *,
+    mask_id: int,
+    batch_size: BatchSize,
+    on_batch: Callable[[int], None] = lambda num_prompts: None,
+    on_part: Callable[[list[FillScores]], None] = lambda part: None,
+) -> tuple[BlockScores, Tally]:
+    """Score what words of several tokens ask about prompts and is not stored yet.
+
+    Args:
+        backend: runs the model.
+        prompts: prompts that are planned together, repeats allowed; their plain masks are scored.
+        words: tokens and the rule that says which fills they ask about.
+        stored: what is known.
+        mask_id: the token of a mask.
+        batch_size: how large a batch may be.
+        on_batch: called for each finished batch with the number of its filled prompts that were missing.
+        on_part: called with what is to be stored, a whole number of planned batches.
+
+    Returns:
+        What is known afterwards, and what it took.
+
+    Raises:
+        ModelError: one prompt alone does not fit into memory, or the model gives NaN.
+    """
+    unique = list({prompt.key: prompt for prompt in prompts}.values())
+    keys = np.array([prompt.key.encode() for prompt in unique], dtype=f"S{KEY_BYTES}")
+    tally, depth = Tally(), 0
+    while (asked := asked_at(words, keys, stored, depth)) is not None:
+        for filled, is_missing in _filled_prompts(unique, asked, mask_id):
+            found: list[FillScores] = []
+            keep = functools.partial(_keep, found, on_part)
+            done = _score_missing(
+                backend,
+                filled,
+                is_missing,
+                lambda batch: FillScores.of(batch, backend.score_fills(batch)),
+                batch_size=batch_size,
+                on_batch=on_batch,
+                on_part=keep,
+            )
+            tally.add_all(done)
+            stored = stored.with_fills(found)
+        depth += 1
+    return stored, tally
 
 
 def score_from_states(backend: Backend, store: BlockStore, token_ids: Sequence[int]) -> int:
@@ -137,31 +188,94 @@ def _lacking(stored: BlockScores, prompts: Sequence[EncodedPrompt], token_ids: S
     return lacking
 
 
+def _filled_prompts(
+    prompts: Sequence[EncodedPrompt], asked: Sequence[Asked], mask_id: int
+) -> Iterator[tuple[list[FilledPrompt], list[bool]]]:
+    """Filled prompts that are planned together, each once with all that is asked about it, and which are missing."""
+    questions: dict[tuple[Fill, int], dict[tuple[int, int], None]] = {}
+    missing: set[tuple[Fill, int]] = set()
+    for one in asked:
+        pairs = dict.fromkeys(zip(one.positions, one.token_ids, strict=True))
+        for row, is_missing in zip(one.rows.tolist(), one.is_missing.tolist(), strict=True):
+            questions.setdefault((one.fill, row), {}).update(pairs)
+            if is_missing:
+                missing.add((one.fill, row))
+    places = iter(questions)
+    while together := list(itertools.islice(places, FILLS_PER_PLAN)):
+        filled = [
+            fill_prompt(prompts[row], fill, list(questions[fill, row]), mask_id=mask_id) for fill, row in together
+        ]
+        yield filled, [place in missing for place in together]
+
+
+def _keep(found: list[FillScores], on_part: Callable[[list[FillScores]], None], part: list[FillScores]) -> None:
+    """Hand a part on, and keep it for what is asked next."""
+    on_part(part)
+    found += part
+
+
 @dataclass(slots=True)
-class _Scored:
+class _Scored(Generic[S]):
     """The scores of one batch and what they took; made by one thread, added up by the one that stores."""
 
-    scores: list[MaskScores]
+    scores: list[S]
     num_forwards: int = 1
     num_back_offs: int = 0
 
 
-def score_batches(
-    backend: Backend, batches: Sequence[list[EncodedPrompt]], wanted: Sequence[int], *, keep_states: bool = False
-) -> Iterator[tuple[list[EncodedPrompt], _Scored]]:
-    """Every batch with its scores, in order; as many at once as the backend can run side by side."""
+def _mask_scorer(
+    backend: Backend, wanted: Sequence[int], *, keep_states: bool = False
+) -> Callable[[Sequence[EncodedPrompt]], MaskScores]:
+    """What scores the plain masks of a batch."""
     token_ids = np.array(wanted, dtype=np.int64)
-    score = functools.partial(_score_with_back_off, backend, token_ids=token_ids, keep_states=keep_states)
+    return functools.partial(backend.score, token_ids=token_ids, keep_states=keep_states)
+
+
+def _score_missing(
+    backend: Backend,
+    prompts: Sequence[P],
+    is_missing: Sequence[bool],
+    score: Callable[[Sequence[P]], S],
+    *,
+    batch_size: BatchSize,
+    on_part: Callable[[list[S]], None],
+    on_batch: Callable[[int], None] = lambda num_prompts: None,
+) -> Tally:
+    """Plan batches from all prompts, score those in which one is missing, and hand the scores on in whole parts."""
+    plan = plan_batches([len(prompt) for prompt in prompts], [prompt.key for prompt in prompts], batch_size)
+    missing = [indices for indices in plan if any(is_missing[index] for index in indices)]
+    batches = [[prompts[index] for index in indices] for indices in missing]
+    numbers = iter(sum(is_missing[index] for index in indices) for indices in missing)
+    tally, pending = Tally(), list[S]()
+    try:
+        for batch, scored in score_batches(backend, batches, score):
+            pending += scored.scores
+            tally.add(batch, scored)
+            on_batch(next(numbers))
+            if len(pending) >= BATCHES_PER_PART:
+                on_part(pending)
+                pending = []
+    finally:
+        if pending:
+            on_part(pending)
+    return tally
+
+
+def score_batches(
+    backend: Backend, batches: Sequence[list[P]], score: Callable[[Sequence[P]], S]
+) -> Iterator[tuple[list[P], _Scored[S]]]:
+    """Every batch with its scores, in order; as many at once as the backend can run side by side."""
+    run = functools.partial(_score_with_back_off, backend, score)
     num_workers = backend.num_workers
     if num_workers == 1:
         with backend.session():
-            yield from ((batch, score(batch)) for batch in batches)
+            yield from ((batch, run(batch)) for batch in batches)
         return
     with backend.session(), ThreadPoolExecutor(num_workers, thread_name_prefix="score") as pool:
-        waiting: deque[tuple[list[EncodedPrompt], Future[_Scored]]] = deque()
+        waiting: deque[tuple[list[P], Future[_Scored[S]]]] = deque()
         try:
             for batch in batches:
-                waiting.append((batch, pool.submit(score, batch)))
+                waiting.append((batch, pool.submit(run, batch)))
                 if len(waiting) > num_workers:
                     yield waiting[0][0], waiting[0][1].result()
                     waiting.popleft()
@@ -174,25 +288,18 @@ def score_batches(
             raise
 
 
-def _is_finished(future: Future[_Scored]) -> bool:
+def _is_finished(future: Future[Any]) -> bool:
     """Whether a batch beside the one that was stopped was scored in full."""
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _score_with_back_off(
-    backend: Backend,
-    batch: Sequence[EncodedPrompt],
-    *,
-    token_ids: Int64[np.ndarray, " candidate"],
-    keep_states: bool,
-) -> _Scored:
+def _score_with_back_off(backend: Backend, score: Callable[[Sequence[P]], S], batch: Sequence[P]) -> _Scored[S]:
     """Scores of a batch; where it does not fit into memory, of its halves.
 
     The halves are scored outside of the `except`, where the error would keep the tensors of the whole batch alive.
     """
-    score = functools.partial(_score_with_back_off, backend, token_ids=token_ids, keep_states=keep_states)
     try:
-        return _Scored([_checked(backend, backend.score(batch, token_ids, keep_states=keep_states))])
+        return _Scored([_checked(backend, score(batch))])
     except MemoryError as error:
         if len(batch) == 1:
             raise ModelError(
@@ -200,7 +307,8 @@ def _score_with_back_off(
                 "use a smaller --max-length, --dtype bfloat16, or --device cpu."
             ) from None
     middle = len(batch) // 2
-    first, second = (score(half) for half in (batch[:middle], batch[middle:]))
+    first = _score_with_back_off(backend, score, batch[:middle])
+    second = _score_with_back_off(backend, score, batch[middle:])
     return _Scored(
         scores=[*first.scores, *second.scores],
         num_forwards=1 + first.num_forwards + second.num_forwards,
@@ -208,7 +316,7 @@ def _score_with_back_off(
     )
 
 
-def _checked(backend: Backend, scores: MaskScores) -> MaskScores:
+def _checked(backend: Backend, scores: S) -> S:
     """The scores, refused where the model gave no number: NaN is what a block holds for `not scored yet`."""
     if np.isnan(scores.log_probs).any():
         scorer = backend.scorer

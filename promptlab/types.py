@@ -7,8 +7,8 @@ arrays of label scores, one row an example.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -86,6 +86,27 @@ class EncodedPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class WordTokens:
+    """The tokens of a label word where a template has its slots: for each slot the pieces of the word there.
+
+    `split` is how a message prints a word of several pieces: `splits into 2 tokens (un ##real) in '… ___.'`.
+    """
+
+    slots: tuple[tuple[int, ...], ...]
+    split: str = field(default="", compare=False)
+
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """The pieces of all slots, one after the other."""
+        return tuple(piece for slot in self.slots for piece in slot)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the word has several pieces in one slot."""
+        return len(self.pieces) > len(self.slots)
+
+
+@dataclass(frozen=True, slots=True)
 class Fill:
     """What stands in the slots of a prompt: for each slot its word pieces, None where a mask stands.
 
@@ -110,14 +131,15 @@ class Fill:
 class FilledPrompt:
     """An encoded prompt with a fill in its slots, and what is asked about it.
 
-    `key` is that of the prompt without the fill; `asked[i]` is a token index of `input_ids`, and `token_ids[i]` the
-    token whose log-probability there is wanted.
+    `key` is that of the prompt without the fill. Question i is about `positions[i]` of the fill, which is the token
+    index `asked[i]` of `input_ids`, and `token_ids[i]` is the token whose log-probability there is wanted.
     """
 
     key: str
     fill: Fill
     input_ids: Int32[np.ndarray, " token"]
     segment_ids: Int32[np.ndarray, " token"]
+    positions: tuple[int, ...]
     asked: tuple[int, ...]
     token_ids: tuple[int, ...]
 
@@ -151,3 +173,31 @@ class MaskScores:
     top_ids: Int64[np.ndarray, "row top"]
     top_log_probs: Float32[np.ndarray, "row top"]
     states: Float32[np.ndarray, "row dim"] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FillScores:
+    """Answers about filled prompts, one row a question; natural logarithms, float32.
+
+    `log_probs[i]` is about the prompt `keys[i]` with `fills[i]` in its slots: the log-probability of `token_ids[i]` at
+    `positions[i]` of the fill.
+    """
+
+    keys: tuple[str, ...]
+    fills: tuple[Fill, ...]
+    positions: Int32[np.ndarray, " question"]
+    token_ids: Int32[np.ndarray, " question"]
+    log_probs: Float32[np.ndarray, " question"]
+
+    @classmethod
+    def of(cls, prompts: Sequence[FilledPrompt], log_probs: Float32[np.ndarray, " question"]) -> FillScores:
+        """The answers to the questions of some prompts, in order of prompt, then of question."""
+        import numpy as np
+
+        return cls(
+            keys=tuple(prompt.key for prompt in prompts for _ in prompt.asked),
+            fills=tuple(prompt.fill for prompt in prompts for _ in prompt.asked),
+            positions=np.array([at for prompt in prompts for at in prompt.positions], dtype=np.int32),
+            token_ids=np.array([token for prompt in prompts for token in prompt.token_ids], dtype=np.int32),
+            log_probs=log_probs,
+        )

@@ -1,18 +1,20 @@
-"""Log-probabilities of words at the mask -> label scores: which label the words speak for.
+"""Log-probabilities of words in the slots -> label scores: which label the words speak for.
 
 Needs no model: any verbalizer can be tried on a stored block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from promptlab.errors import LabelWordError
+from promptlab.filling import Rule, rule_of, scored_pieces
 from promptlab.specs.verbalizer import Pool, Verbalizer
+from promptlab.types import WordTokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -57,51 +59,97 @@ def pool(
 
 
 def log_mass(
-    word_scores: Float64[np.ndarray, "row word"], word_ids: Mapping[str, int], verbalizer: Verbalizer
+    sums: Float64[np.ndarray, "row word"], words: Sequence[WordTokens], rule: Rule
 ) -> Float64[np.ndarray, " row"]:
-    """Log-probability that the distinct tokens of all label words have together at the mask of each row."""
-    first = {word_ids[word]: number for number, word in reversed(list(enumerate(verbalizer.words)))}
-    mass: Float64[np.ndarray, " row"] = logsumexp(word_scores[:, sorted(first.values())], axis=1)
+    """Log-probability that the distinct words of all labels have together in the slots of each row.
+
+    NaN where they have none: words of unlike lengths answer different questions, the order of `pet` depends on the
+    word, and a replaced-token detector has no distribution over words.
+
+    Args:
+        sums: log-probabilities summed over the tokens of each word, whatever the verbalizer makes of them.
+        words: the tokens of each word.
+        rule: how they were scored.
+    """
+    pieces = [scored_pieces(word, rule) for word in words]
+    if rule == "original" or len(set(map(len, pieces))) > 1 or (rule == "pet" and len(pieces[0]) > 1):
+        return np.full(len(sums), np.nan)
+    first = {tokens: number for number, tokens in reversed(list(enumerate(pieces)))}
+    mass: Float64[np.ndarray, " row"] = logsumexp(sums[:, sorted(first.values())], axis=1)
     return mass
 
 
-def require_words(found: Mapping[str, int | str], words: Iterable[str], *, where: str) -> dict[str, int]:
-    """The token ids of words that must all be single tokens, from a map that holds the reason where one is not.
+def require_words(
+    found: Mapping[str, WordTokens | str], verbalizer: Verbalizer, *, where: str
+) -> dict[str, WordTokens]:
+    """The tokens of a verbalizer's words, from a map that holds the reason where a word has none.
 
     Raises:
-        LabelWordError: some are not; every one is named with its token split.
+        LabelWordError: some have none, or several where the verbalizer has no rule for that; every one is named.
     """
-    faults = [str(found[word]) for word in words if isinstance(found[word], str)]
+    faults = word_faults(found, verbalizer)
     if faults:
-        raise LabelWordError("\n".join(f"{where}: {fault}" for fault in faults))
-    return {word: int(found[word]) for word in words}
+        raise LabelWordError("\n".join(f"{where}: {fault}" for fault in faults.values()))
+    return usable_words(found, verbalizer)
+
+
+def word_faults(found: Mapping[str, WordTokens | str], verbalizer: Verbalizer) -> dict[str, str]:
+    """Why a verbalizer cannot use some of its words."""
+    return {word: fault for word in verbalizer.words if (fault := _fault(word, found[word], verbalizer)) is not None}
+
+
+def usable_words(found: Mapping[str, WordTokens | str], verbalizer: Verbalizer) -> dict[str, WordTokens]:
+    """The tokens of the words that a verbalizer can use, in their order."""
+    faults = word_faults(found, verbalizer)
+    wanted = (word for word in verbalizer.words if word not in faults)
+    return {word: tokens for word in wanted if isinstance(tokens := found[word], WordTokens)}
 
 
 def check_collisions(
-    verbalizer: Verbalizer, word_ids: Mapping[str, int], *, spell: Callable[[int], str] | None = None
+    verbalizer: Verbalizer, words: Mapping[str, WordTokens], *, spell: Callable[[int], str] | None = None
 ) -> None:
-    """Refuse a verbalizer two of whose words are the same token here: "Yes" and "yes" in an uncased vocabulary.
+    """Refuse a verbalizer two of whose words are the same tokens here: "Yes" and "yes" in an uncased vocabulary.
+
+    Under `first_token` words that begin with the same token are the same.
 
     Args:
-        verbalizer: the words.
-        word_ids: the token of each.
+        verbalizer: the words, and the rule for several tokens.
+        words: the tokens of each.
         spell: how the vocabulary spells a token, where there is a tokenizer to ask.
     """
-    owner: dict[int, tuple[str, str]] = {}
-    for label, words in verbalizer.labels.items():
-        for word in words:
-            token = word_ids[word.word]
-            if token in owner:
-                other_label, other = owner[token]
-                spelled = f" (both become {spell(token)})" if spell is not None else ""
+    rule = rule_of(verbalizer, "mask")
+    owner: dict[tuple[int, ...], tuple[str, str]] = {}
+    for label, several in verbalizer.labels.items():
+        for word in several:
+            tokens = scored_pieces(words[word.word], rule)
+            if tokens in owner:
+                other_label, other = owner[tokens]
+                is_first = rule == "first_token" and (words[word.word].is_split or words[other].is_split)
+                named = " ".join(map(str, tokens))
+                same = "begin with" if is_first else "are"
+                shown = f"the same token{'s' if len(tokens) > 1 else ''} {named} here"
+                spelled = f" (both become {' '.join(map(spell, tokens))})" if spell is not None else ""
+                looks = ", and 'first_token' looks at no other" if is_first else ""
                 raise LabelWordError(
-                    f"{verbalizer.path}: '{other}' of label '{other_label}' and '{word.word}' of label '{label}' are "
-                    f"the same token {token} here{spelled}: use another word for one of them."
+                    f"{verbalizer.path}: '{other}' of label '{other_label}' and '{word.word}' of label '{label}' "
+                    f"{same} {shown}{spelled}{looks}: use another word for one of them."
                 )
-            owner[token] = (label, word.word)
+            owner[tokens] = (label, word.word)
 
 
 def label_probabilities(scores: Float64[np.ndarray, "row label"]) -> Float64[np.ndarray, "row label"]:
     """p(y | x) = softmax over labels of s(x, y); NaN rows stay NaN."""
     probabilities: Float64[np.ndarray, "row label"] = np.exp(log_softmax(scores, axis=1))
     return probabilities
+
+
+def _fault(word: str, found: WordTokens | str, verbalizer: Verbalizer) -> str | None:
+    """Why a verbalizer cannot use a word, or None."""
+    if isinstance(found, str):
+        return found
+    if found.is_split and verbalizer.multi_token == "refuse":
+        return (
+            f"label word '{word}' {found.split}: use a word that is one token, or a rule for several, such as "
+            f"{verbalizer.name}@left_to_right."
+        )
+    return None

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from promptlab.blocks import KEY_BYTES, BlockStore
+from promptlab.block_scores import KEY_BYTES
+from promptlab.blocks import BlockStore
 from promptlab.results import RunResults, read_results
 from promptlab.store import RunStore
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptlab.encoding import Encoder
 from promptlab.errors import ModelError
+from promptlab.registry import BACKENDS
+from promptlab.specs.run import Scoring
 from promptlab.types import EncodedPrompt, FilledPrompt, MaskScores
 
 if TYPE_CHECKING:
@@ -31,10 +33,13 @@ class Scorer:
     dtype: str
     device_class: str
     attention: str
+    scoring: Scoring = "mask"
 
     def identity(self) -> dict[str, Any]:
         """The parts that go into a block id: what changes the numbers, not what the model is called."""
+        scoring = {"scoring": self.scoring} if self.scoring != "mask" else {}
         return {
+            **scoring,
             "weights": self.weights_hash,
             "tokenizer": self.tokenizer_hash,
             "dtype": self.dtype,
@@ -147,3 +152,19 @@ class Backend(abc.ABC):
     def in_dtype(self, dtype: str) -> Backend | None:
         """The same model on the same device in another dtype, nothing loaded; None where there is none."""
         return None
+
+
+def make_backend(
+    model: str,
+    *,
+    scoring: Scoring = "mask",
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+) -> Backend:
+    """The backend that scores a model in a way: `mask` at masks, `replaced_token` words in place by a detector."""
+    backend: Backend = BACKENDS.get(_BACKENDS[scoring])(model, revision=revision, device=device, dtype=dtype)
+    return backend
+
+
+_BACKENDS: Mapping[Scoring, str] = {"mask": "mlm", "replaced_token": "replaced_token"}

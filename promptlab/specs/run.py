@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,7 +22,10 @@ from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
 
 BUNDLED_TASKS = ("everyday_nli", "news_topic", "review_sentiment")
+Scoring = Literal["mask", "replaced_token"]
+
 DTYPES = ("float32", "bfloat16", "float16")
+SCORINGS: tuple[str, ...] = get_args(Scoring)
 _NAME = re.compile(r"\w[\w.+-]*")
 
 
@@ -111,6 +114,12 @@ def _as_dtype(value: Any) -> Any:
     return value
 
 
+def _as_scoring(value: Any) -> Any:
+    if value not in SCORINGS:
+        raise ValueError(f"choose one of {', '.join(SCORINGS)}, found {value!r}")
+    return value
+
+
 def _as_name(value: Any) -> Any:
     if value is not None and not (isinstance(value, str) and _NAME.fullmatch(value)):
         raise ValueError(f"write letters, digits, '_', '.', '+' and '-', no '/', found {value!r}")
@@ -152,6 +161,7 @@ class RunSpec(BaseModel):
     max_length: Annotated[int | None, _number(4, "a whole number from 4", words=(None,))] = None
     device: Text = "auto"
     dtype: Annotated[str, BeforeValidator(_as_dtype)] = "float32"
+    scoring: Annotated[Scoring, BeforeValidator(_as_scoring)] = "mask"
     batch_size: Annotated[str | int, _number(1, "auto or a whole number from 1", words=("auto",))] = "auto"
     seed: Annotated[int, _number(0, "a whole number from 0")] = 0
     output_path: Text = "results"
@@ -177,6 +187,8 @@ class RunSpec(BaseModel):
             raise ValueError("--text-column and --field text=... contradict each other: give one of them")
         if self.store_states and self.dtype != "float32":
             raise ValueError("--store-states keeps float32 states: leave --dtype out")
+        if self.store_states and self.scoring != "mask":
+            raise ValueError("--store-states keeps states at masks: leave --scoring out")
         return self
 
 

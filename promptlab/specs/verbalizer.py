@@ -1,4 +1,4 @@
-"""`verbalizers/<family>/<name>.yaml` -> `Verbalizer`: label words, their weights and how they are pooled."""
+"""`verbalizers/<family>/<name>.yaml` -> `Verbalizer`: label words, their weights and how they become label scores."""
 
 from __future__ import annotations
 
@@ -14,17 +14,33 @@ from promptlab.library import LibraryFile
 from promptlab.specs.base import Spec, load_all, only, read_text
 
 Pool = Literal["mean_logprob", "sum_prob", "max"]
+MultiToken = Literal["refuse", "independent", "left_to_right", "pet", "first_token"]
+Normalize = Literal["sum", "mean"]
+BETWEEN_SLOTS = " + "
+
+
+def slot_words(word: str) -> tuple[str, ...]:
+    """The word of each mask: `very + good` is two words for a template with two masks."""
+    return tuple(part.strip() for part in word.split(BETWEEN_SLOTS))
 
 
 class LabelWord(Spec):
-    """A word whose probability stands for a label, with its weight in the pool."""
+    """A word whose probability stands for a label, with its weight in the pool.
+
+    For a template of k masks the word is k words, with ` + ` between them.
+    """
 
     word: str
     weight: float = 1.0
 
+    @property
+    def text(self) -> str:
+        """The word as it stands in a list of options."""
+        return " ".join(slot_words(self.word))
+
     @model_validator(mode="after")
     def _is_sound(self) -> LabelWord:
-        if not self.word.strip() or self.word != self.word.strip():
+        if self.word != self.word.strip() or not all(slot_words(self.word)):
             raise ValueError(f"label word {self.word!r} must not be empty or have outer blanks")
         if not 0 < self.weight < float("inf"):
             raise ValueError(f"the weight of {self.word!r} must be above 0, found {self.weight}")
@@ -32,18 +48,27 @@ class LabelWord(Spec):
 
 
 def _as_label_words(value: Any) -> Any:
-    """`great`, `[great, superb]` and `{great: 1.0}` all become a tuple of LabelWord."""
+    """`great`, `[great, superb]`, `[[very, good], [so, fine]]` and `{great: 1.0}` all become a tuple of LabelWord."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, Mapping):
         weights = {word: float(w) if isinstance(w, int | float) else w for word, w in value.items()}
         return tuple(LabelWord(word=str(word), weight=weight) for word, weight in weights.items())
     if isinstance(value, list | tuple):
-        if not all(isinstance(word, str | LabelWord) for word in value):
-            odd = next(word for word in value if not isinstance(word, str | LabelWord))
-            raise ValueError(f"label words are texts, found {odd!r}: quote it")
-        return tuple(word if isinstance(word, LabelWord) else LabelWord(word=word) for word in value)
+        return tuple(_as_label_word(word) for word in value)
     raise ValueError(f"write a word, a list of words or words with weights, found {value!r}")
+
+
+def _as_label_word(value: Any) -> LabelWord:
+    """One word; a list of words is one for each mask of a template."""
+    if isinstance(value, LabelWord):
+        return value
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"label words are texts, found {value!r}: quote it")
+    if not isinstance(value, str) and (len(parts) < 2 or any(BETWEEN_SLOTS in part for part in parts)):
+        raise ValueError(f"a list of words inside the list is one word for each of several masks, found {value!r}")
+    return LabelWord(word=BETWEEN_SLOTS.join(parts))
 
 
 LabelWords = Annotated[tuple[LabelWord, ...], BeforeValidator(_as_label_words), Field(min_length=1)]
@@ -52,7 +77,8 @@ LabelWords = Annotated[tuple[LabelWord, ...], BeforeValidator(_as_label_words), 
 class Verbalizer(Spec):
     """A map from label to label words, and how their scores are pooled.
 
-    A word of several tokens is refused: `multi_token` has no other rule yet.
+    `multi_token` names the rule for words of several tokens, and `normalize` whether the log-probabilities of a word's
+    tokens are summed or averaged.
     """
 
     name: str
@@ -60,7 +86,8 @@ class Verbalizer(Spec):
     path: str
     labels: Annotated[dict[str, LabelWords], Field(min_length=2)]
     pool: Pool = "mean_logprob"
-    multi_token: Literal["refuse"] = "refuse"
+    multi_token: MultiToken = "refuse"
+    normalize: Normalize = "sum"
     reference: str | None = None
     notes: str | None = None
 
@@ -84,18 +111,25 @@ class Verbalizer(Spec):
 
     @property
     def hash(self) -> str:
-        """Identifies words, weights and pooling; every spelling of the same rule has the same hash."""
+        """Identifies words, weights, pooling and rule; every spelling of the same decision has the same hash."""
         words = {label: [[w.word, w.weight] for w in words] for label, words in self.labels.items()}
-        return content_hash({"labels": words, "pool": self.pool, "multi_token": self.multi_token})
+        rule: dict[str, Any] = {"labels": words, "pool": self.pool, "multi_token": self.multi_token}
+        return content_hash(rule | ({"normalize": self.normalize} if self.normalize != "sum" else {}))
 
     @classmethod
     def from_labels(
-        cls, labels: Mapping[str, Any], *, name: str | None = None, pool: Pool = "mean_logprob"
+        cls,
+        labels: Mapping[str, Any],
+        *,
+        name: str | None = None,
+        pool: Pool = "mean_logprob",
+        multi_token: MultiToken = "refuse",
+        normalize: Normalize = "sum",
     ) -> Verbalizer:
         """A verbalizer from `{"positive": "great", "negative": ["bad", "terrible"]}`."""
         shown = f"verbalizer {name or 'inline'}"
         document = parse_yaml("", shown=shown)
-        document.data.update(labels=dict(labels), pool=pool)
+        document.data.update(labels=dict(labels), pool=pool, multi_token=multi_token, normalize=normalize)
         made = validate(cls, document, name=name or "inline", family=None, path=shown)
         return made if name else made.model_copy(update={"name": f"inline-{made.hash[:8]}"})
 
@@ -108,18 +142,19 @@ class Verbalizer(Spec):
 def load_verbalizers(selectors: Sequence[Any], *, include: Sequence[str] = ()) -> list[Verbalizer]:
     """Verbalizers by name, glob, path, mapping or inline text, in the order given, each once.
 
-    A text that ends in `@` and a pool, such as `sentiment/*@max`, takes that pool instead of the file's own.
+    A text that ends in `@` and a pool, a rule for words of several tokens, or `normalize=mean`, such as
+    `sentiment/*@max` or `topic/*@left_to_right@normalize=mean`, takes that instead of the file's own.
     """
     loaded: dict[str, Verbalizer] = {}
     faults: list[str] = []
     for selector in selectors:
-        plain, pool = split_pool(selector)
+        plain, decided = split_decision(selector)
         try:
             found = _load([plain], include)
         except FileFault as fault:
             faults += fault.faults
             continue
-        for one in found if pool is None else (pooled_by(one, pool) for one in found):
+        for one in (decided_by(one, decided) for one in found):
             known = loaded.setdefault(one.name, one)
             if known.hash != one.hash:
                 faults.append(f"two different verbalizers are called '{one.name}': rename {known.path} or {one.path}.")
@@ -128,21 +163,33 @@ def load_verbalizers(selectors: Sequence[Any], *, include: Sequence[str] = ()) -
     return list(loaded.values())
 
 
-def split_pool(selector: Any) -> tuple[Any, Pool | None]:
-    """A selector without its pool, and the pool; only the name of a pool behind the last `@` is one."""
-    if not isinstance(selector, str):
-        return selector, None
-    plain, sign, pool = selector.rpartition("@")
-    if sign and pool in get_args(Pool):
-        return plain, pool  # type: ignore[return-value]  # it was just looked up
-    return selector, None
+_DECISIONS: Mapping[str, tuple[str, str]] = {
+    **{name: ("pool", name) for name in get_args(Pool)},
+    **{name: ("multi_token", name) for name in get_args(MultiToken)},
+    **{f"normalize={name}": ("normalize", name) for name in get_args(Normalize)},
+}
 
 
-def pooled_by(verbalizer: Verbalizer, pool: Pool) -> Verbalizer:
-    """The same words under another pool, with the pool in the name; itself where it has that pool already."""
-    if verbalizer.pool == pool:
+def split_decision(selector: Any) -> tuple[Any, dict[str, str]]:
+    """A selector without what stands behind `@`, and the keys that this sets; another text behind `@` is a name."""
+    decided: dict[str, str] = {}
+    while isinstance(selector, str):
+        plain, sign, last = selector.rpartition("@")
+        if not sign or last not in _DECISIONS:
+            break
+        key, value = _DECISIONS[last]
+        selector, decided = plain, {key: value, **decided}
+    return selector, decided
+
+
+def decided_by(verbalizer: Verbalizer, decided: Mapping[str, str]) -> Verbalizer:
+    """The same words under other rules, which its name then tells; itself where they are its own."""
+    names = {pair: name for name, pair in _DECISIONS.items()}
+    new = {key: value for key, value in decided.items() if getattr(verbalizer, key) != value}
+    if not new:
         return verbalizer
-    return verbalizer.model_copy(update={"name": f"{verbalizer.name}@{pool}", "pool": pool})
+    suffix = "".join(f"@{names[pair]}" for pair in new.items())
+    return verbalizer.model_copy(update={"name": f"{verbalizer.name}{suffix}", **new})
 
 
 def _load(selectors: Sequence[Any], include: Sequence[str]) -> list[Verbalizer]:
@@ -172,5 +219,5 @@ def _verbalizer_inline(selector: Any) -> list[Verbalizer] | None:
             raise UsageError(f"verbalizer {selector!r}: write label=word|word,label=word, found {part!r}.")
         if label in labels:
             raise UsageError(f"verbalizer {selector!r}: label '{label}' stands twice.")
-        labels[label] = [word.strip() for word in words.split("|")]
+        labels[label] = [BETWEEN_SLOTS.join(slot_words(word.strip())) for word in words.split("|")]
     return [Verbalizer.from_labels(labels)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptlab.blocks import KEY_BYTES, BlockScores
+from promptlab.block_scores import KEY_BYTES, BlockScores
 from promptlab.deciding import word_fault
 from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.rendering import compile_template, render

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptlab.batching import BatchSize
-from promptlab.blocks import KEY_BYTES, BlockScores
+from promptlab.block_scores import KEY_BYTES, BlockScores
 from promptlab.rendering import compile_template, render
 from promptlab.scoring import score_prompts
 from promptlab.specs.template import Template

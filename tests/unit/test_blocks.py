@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptlab.blocks import KEY_BYTES, BlockScores, BlockStore, PromptRows
+from promptlab.block_scores import KEY_BYTES, BlockScores
+from promptlab.blocks import BlockStore, PromptRows
 from promptlab.errors import StoreError
 from promptlab.files import SCHEMA_VERSION, read_json, read_table
 from promptlab.types import MaskScores

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from promptlab.blocks import KEY_BYTES, PromptRows
+from promptlab.block_scores import KEY_BYTES
+from promptlab.blocks import PromptRows
 from promptlab.combining import Agreements, Ensemble
 from promptlab.deciding import Cell, Decision, conclude, skip
 from promptlab.specs.task import Task

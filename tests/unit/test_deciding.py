@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptlab.blocks import KEY_BYTES, BlockScores, PromptRows
+from promptlab.block_scores import KEY_BYTES, BlockScores
+from promptlab.blocks import PromptRows
 from promptlab.deciding import METRICS, NEAR_TIE, Cell, Decision, Evidence, Segment, decide_block, skip, word_fault
 from promptlab.registry import CALIBRATIONS
 from promptlab.specs.task import Task

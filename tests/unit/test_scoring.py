@@ -13,7 +13,8 @@ import pytest
 
 from promptlab.backends.base import Backend, Scorer
 from promptlab.batching import BatchSize, plan_batches
-from promptlab.blocks import BlockScores, BlockStore
+from promptlab.block_scores import BlockScores
+from promptlab.blocks import BlockStore
 from promptlab.encoding import Encoder
 from promptlab.errors import ModelError, StoreError
 from promptlab.files import read_table
