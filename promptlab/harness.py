@@ -248,11 +248,13 @@ def _refuse_words(grid: Grid, blocks: Sequence[Prepared], encoder: Encoder) -> N
     faults: list[str] = []
     usable: dict[str, bool] = {}
     reasons: dict[str, list[str]] = {}
+    first: str | None = None
     for block in (block for block in blocks if not block.planned.is_baseline):
         for verbalizer in {cell.verbalizer.name: cell.verbalizer for cell in block.planned.cells}.values():
             shown = block.planned.template.shown
             fault = word_fault(block.words[ROWS], verbalizer, shown, spell=encoder.token_text)
             usable[verbalizer.name] = usable.get(verbalizer.name, False) or fault is None
+            first = first or fault
             if fault is None or verbalizer.name not in grid.explicit:
                 continue
             reasons.setdefault(verbalizer.name, []).append(fault)
@@ -263,7 +265,7 @@ def _refuse_words(grid: Grid, blocks: Sequence[Prepared], encoder: Encoder) -> N
         raise LabelWordError("\n".join(dict.fromkeys(line for fault in faults for line in fault.splitlines())))
     if usable and not any(usable.values()):
         names = ", ".join(usable)
-        raise LabelWordError(f"no label word of {names} is one token of this model: use other words.")
+        raise LabelWordError(f"none of the verbalizers {names} can be used with this model: {first}")
 
 
 def _score_model(

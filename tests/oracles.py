@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from promptlab.types import Keep, Prompt, Segment
+from promptlab.types import Keep, Prompt, Segment, WordTokens
 
 MASK = Segment("mask")
 SEP = Segment("sep")
@@ -91,3 +91,8 @@ def truncated(lengths: Sequence[int], excess: int, keep: Sequence[Keep], order: 
         else:
             kept[number] = kept[number][:-1]
     return kept
+
+
+def single_id(found: WordTokens | str) -> int | None:
+    """The token of a word that is one token in one slot; None where it has none or several."""
+    return found.pieces[0] if isinstance(found, WordTokens) and len(found.pieces) == 1 else None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from promptlab.types import EncodedPrompt, Prompt, Role
-from tests.oracles import MASK, SEP, field, mask_log_probs, prompt, tokenized, truncated, word_id
+from tests.oracles import MASK, SEP, field, mask_log_probs, prompt, single_id, tokenized, truncated, word_id
 from tests.tiny_models import BYTE_LEVEL, FAMILIES, METASPACE, TWO_SEGMENTS
 
 TOLERANCE = 1e-5
@@ -96,8 +96,7 @@ def backend_word(backend: Any, asked: Prompt, word: str) -> int | None:
     """What the package finds for a word."""
     from promptlab.label_words import find_word_ids, slot_contexts
 
-    found = find_word_ids(backend.encoder(None), [word], slot_contexts(asked))[word]
-    return found if isinstance(found, int) else None
+    return single_id(find_word_ids(backend.encoder(None), [word], [slot_contexts(asked)])[word])
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptlab.specs.verbalizer import Pool, Verbalizer
+from promptlab.types import WordTokens
 from promptlab.verbalizing import label_probabilities, log_mass, pool, pool_labels
 
 checked = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -84,8 +85,7 @@ def test_labels_are_pooled_from_their_own_words(
 @given(scores=st.lists(log_probs, min_size=4, max_size=4), tokens=st.lists(st.integers(0, 3), min_size=4, max_size=4))
 def test_mass_is_a_sum_over_distinct_tokens(scores: list[float], tokens: list[int]) -> None:
     """Words that are one token have one score, which counts once."""
-    verbalizer = Verbalizer.from_labels({"a": ["w0", "w1"], "b": ["w2", "w3"]}, name="words")
-    word_ids = dict(zip(verbalizer.words, tokens, strict=True))
+    words = [WordTokens(((token,),)) for token in tokens]
     by_token = [[scores[token] for token in tokens]]
     expected = math.log(math.fsum(math.exp(scores[token]) for token in set(tokens)))
-    assert math.isclose(expected, log_mass(np.array(by_token), word_ids, verbalizer)[0], abs_tol=1e-9)
+    assert math.isclose(expected, log_mass(np.array(by_token), words, "independent")[0], abs_tol=1e-9)

@@ -18,7 +18,7 @@ from promptlab.checks import CHECKS, Check
 from promptlab.encoding import Encoder
 from promptlab.errors import ModelError
 from promptlab.probing import SHORT, Subject
-from promptlab.types import EncodedPrompt, MaskScores
+from promptlab.types import EncodedPrompt, MaskScores, WordTokens
 from tests.broken_models import framed, set_up, with_new_decoder, without_head, without_lstrip
 from tests.oracles import mask_log_probs
 from tests.tiny_models import KINDS
@@ -262,7 +262,8 @@ def test_a_bare_blank_before_the_mask_fails(tiny: dict[str, Path], tmp_path: Pat
 
 def test_a_word_without_its_blank_fails(backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Label words after a blank must be what the tokenizer makes of the whole sentence."""
-    glued = {word: backends["roberta"].encoder(None).tokens(word)[0] for word in auditing.SPACED_WORDS}
+    encoder = backends["roberta"].encoder(None)
+    glued = {word: WordTokens((tuple(encoder.tokens(word)[:1]),)) for word in auditing.SPACED_WORDS}
     monkeypatch.setattr(
         auditing, "find_word_ids", lambda encoder, words, contexts: {w: glued.get(w, "") for w in words}
     )

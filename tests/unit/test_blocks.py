@@ -13,9 +13,10 @@ from promptlab.block_scores import KEY_BYTES, BlockScores
 from promptlab.blocks import BlockStore, PromptRows
 from promptlab.errors import StoreError
 from promptlab.files import SCHEMA_VERSION, read_json, read_table
-from promptlab.types import MaskScores
+from promptlab.types import Fill, FillScores, MaskScores, WordTokens
 from tests.stored import key_array
 
+GREAT = WordTokens(((7,),))
 META = {"schema_version": SCHEMA_VERSION}
 P, Q, R, X = (letter * KEY_BYTES for letter in "pqrx")
 
@@ -112,6 +113,60 @@ def test_many_parts_read_as_a_dictionary_would(store: BlockStore) -> None:
                 has_prompt = [any(place[:2] == (key, mask) for place in naive) for key in keys]
                 missing = [not (there and known) for there, known in zip(is_there, has_prompt, strict=True)]
                 assert missing == stored.missing(key_array(keys), asked, mask).tolist()
+
+
+def test_words_of_several_tokens_and_slots_come_back(store: BlockStore) -> None:
+    """A word of one token is stored as its id, as it always was; others with their slots and how they split."""
+    words = {
+        "great": GREAT,
+        "unreal": WordTokens(((4, 5),), "splits into 2 tokens (un ##real) in '… ___.'"),
+        "so + good": WordTokens(((1,), (2,))),
+        "odd": "label word 'odd' is unknown.",
+    }
+    store.write_rows("test", rows_of(2), words, {})
+    assert words == store.read_rows("test").words
+    stored = read_table(store.folder / "test.parquet")[1]["words"]
+    assert 7 == stored["great"]
+    split = "splits into 2 tokens (un ##real) in '… ___.'"
+    assert {"slots": [[4, 5]], "split": split} == stored["unreal"]
+    found = store.read_rows("test").words["unreal"]
+    assert isinstance(found, WordTokens) and split == found.split
+
+
+def answers(fill: Fill, values: dict[tuple[str, int, int], float]) -> FillScores:
+    """Answers about one fill, by key, position and token."""
+    keys, positions, tokens = zip(*values, strict=True)
+    return FillScores(
+        keys=keys,
+        fills=(fill,) * len(values),
+        positions=np.array(positions, dtype=np.int32),
+        token_ids=np.array(tokens, dtype=np.int32),
+        log_probs=np.array(list(values.values()), dtype=np.float32),
+    )
+
+
+def test_answers_about_fills_are_found_by_fill_position_and_token(store: BlockStore) -> None:
+    """What stands in the slots, where it is asked and for which token make a question; a later part wins."""
+    masked, half, two = Fill(((None, None),)), Fill(((4, None),)), Fill(((None, 4), (9,)))
+    store.append([scores_of([P, Q], [7, 9])])
+    store.append_fills([answers(masked, {(P, 0, 4): -1.0, (P, 1, 5): -2.0}), answers(half, {(P, 1, 5): -3.0})])
+    store.append_fills([answers(masked, {(Q, 0, 4): -4.0, (P, 0, 4): -5.0}), answers(two, {(Q, 0, 8): -6.0})])
+    store.append_fills([])
+    stored, keys = store.read(), key_array([P, Q, R])
+
+    def taken(fill: Fill, position: int, token: int) -> list[float]:
+        return stored.take_fill(keys, (fill, position, token)).tolist()
+
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert [-5.0, -4.0, nan] == taken(masked, 0, 4)
+    assert [-2.0, nan, nan] == taken(masked, 1, 5)
+    assert [-3.0, nan, nan] == taken(half, 1, 5)
+    assert [nan, -6.0, nan] == taken(two, 0, 8)
+    assert [nan, nan, nan] == taken(half, 1, 4)
+    assert [0.0, -2.0, nan] == taken(Fill(((None,),)), 0, 7)
+    assert 2 == len(list(store.folder.glob("fills-*.parquet")))
+    table = read_table(store.folder / "fills-00001.parquet")[0].to_pydict()
+    assert ["_ _", "_ _", "_ 4 | 9"] == table["fill"]
 
 
 def test_scores_in_memory_are_those_of_the_disk(store: BlockStore) -> None:
@@ -242,12 +297,13 @@ def rows_of(number: int, *, unscorable: tuple[int, ...] = (), gold: bool = True)
 @pytest.mark.parametrize("gold", [True, False])
 def test_rows_come_back_equal(store: BlockStore, unscorable: tuple[int, ...], gold: bool) -> None:
     """Which prompt answers for which row is kept, with the reason where none does."""
-    rows, metadata = rows_of(5, unscorable=unscorable, gold=gold), {"words": {"great": 7, "x y": "splits"}}
+    rows, words = rows_of(5, unscorable=unscorable, gold=gold), {"great": GREAT, "x y": "splits"}
     assert not store.has_rows("test")
-    store.write_rows("test", rows, metadata)
+    store.write_rows("test", rows, words, {"contexts": []})
     assert store.has_rows("test")
-    found, stored = store.read_rows("test")
-    assert {**META, **metadata} == stored
+    stored = store.read_rows("test")
+    found = stored.rows
+    assert (words, {"contexts": []}) == (stored.words, stored.metadata)
     assert len(rows) == len(found) == 5
     assert rows.reasons == found.reasons
     assert list(rows.row_ids) == [str(row_id) for row_id in found.row_ids]
@@ -261,7 +317,7 @@ def test_rows_come_back_equal(store: BlockStore, unscorable: tuple[int, ...], go
 
 def test_rows_without_a_prompt_are_null_on_disk(store: BlockStore) -> None:
     """A reader of the file sees null where there is no prompt, and a text of 32 letters elsewhere."""
-    store.write_rows("test", rows_of(3, unscorable=(1,)), {})
+    store.write_rows("test", rows_of(3, unscorable=(1,)), {}, {})
     table = read_table(store.folder / "test.parquet")[0].to_pydict()
     assert [f"{0:032x}", None, f"{2:032x}"] == table["prompt_key"]
     assert [None, "row 1 is too long", None] == table["reason"]
@@ -269,8 +325,8 @@ def test_rows_without_a_prompt_are_null_on_disk(store: BlockStore) -> None:
 
 def test_rows_that_were_read_can_be_written_again(store: BlockStore) -> None:
     """Words are added to rows as they were read, and the file is then what it would have been."""
-    store.write_rows("one", rows_of(5, unscorable=(2,)), {"words": {"great": 7}})
-    store.write_rows("other", store.read_rows("one")[0], {"words": {"great": 7}})
+    store.write_rows("one", rows_of(5, unscorable=(2,)), {"great": GREAT}, {})
+    store.write_rows("other", store.read_rows("one").rows, {"great": GREAT}, {})
     assert (store.folder / "one.parquet").read_bytes() == (store.folder / "other.parquet").read_bytes()
 
 

@@ -18,7 +18,7 @@ from promptlab.deciding import METRICS, NEAR_TIE, Cell, Decision, Evidence, Segm
 from promptlab.registry import CALIBRATIONS
 from promptlab.specs.task import Task
 from promptlab.specs.verbalizer import Verbalizer
-from promptlab.types import MaskScores
+from promptlab.types import MaskScores, WordTokens
 
 TASK = Task.model_validate(
     {
@@ -35,7 +35,9 @@ TASK = Task.model_validate(
         "version": 1,
     }
 )
-WORDS: Mapping[str, int | str] = {"terrible": 7, "great": 9, "bad": 1}
+WORDS: Mapping[str, WordTokens | str] = {
+    word: WordTokens(((token,),)) for word, token in (("terrible", 7), ("great", 9), ("bad", 1))
+}
 TOKENS = (7, 9, 1)
 VERBALIZER = Verbalizer.from_labels({"positive": "great", "negative": "terrible"}, name="v")
 # p(terrible), p(great) and p(bad) at the mask of each prompt; a text is why a prompt cannot be scored.
@@ -89,7 +91,7 @@ def evidence_of(
     segments: Mapping[str, Probabilities],
     gold: Sequence[str | None] = GOLD,
     *,
-    words: Mapping[str, Mapping[str, int | str]] | None = None,
+    words: Mapping[str, Mapping[str, WordTokens | str]] | None = None,
     faults: Mapping[str, str] | None = None,
 ) -> Evidence:
     """What would be stored of a block; `words` has the tokens of segments in which they are others."""

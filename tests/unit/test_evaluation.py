@@ -19,7 +19,7 @@ from promptlab.results import Result
 from promptlab.specs.task import Task
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.store import RunStore
-from promptlab.types import MaskScores
+from promptlab.types import MaskScores, WordTokens
 from tests.stored import files, key_array
 
 LABELS = ("bad", "good")
@@ -28,7 +28,10 @@ VERBALIZERS = {
     "more": Verbalizer.from_labels({"good": ["great", "fine"], "bad": ["awful"]}, name="more"),
     "splits": Verbalizer.from_labels({"bad": "badness", "good": "great"}, name="splits"),
 }
-TOKENS: dict[str, int | str] = {"terrible": 3, "great": 5, "fine": 7, "awful": 11, "badness": "'badness' splits."}
+TOKENS: dict[str, WordTokens | str] = {
+    **{word: WordTokens(((token,),)) for word, token in (("terrible", 3), ("great", 5), ("fine", 7), ("awful", 11))},
+    "badness": "'badness' is odd.",
+}
 NUM_ROWS, UNSCORABLE, WITHOUT_GOLD = 6, 4, 2
 
 
@@ -90,7 +93,7 @@ def write_segment(store: RunStore, block: str, name: str, *, unscorable: Sequenc
         gold=np.array(gold, dtype=np.int32),
         reasons=dict.fromkeys(unscorable, "too long"),
     )
-    store.block(block).write_rows(f"{name}-file", rows, {"words": TOKENS})
+    store.block(block).write_rows(f"{name}-file", rows, TOKENS, {})
     scores = MaskScores(
         keys=tuple(of),
         fills=np.zeros(number, dtype=np.int32),

@@ -190,9 +190,18 @@ def test_words_that_collide_are_refused(spec: RunSpec) -> None:
         execute(having(spec, verbalizers=[{"negative": "Good", "positive": "good"}]))
 
 
-def test_two_masks_are_refused(spec: RunSpec) -> None:
-    """One mask is scored; the message names template and row."""
-    with pytest.raises(TemplateError, match=r"row \w+-0: has 2 masks, one is scored: keep one \{\{ mask \}\}\."):
+def test_rows_with_unlike_numbers_of_masks_are_refused(spec: RunSpec) -> None:
+    """Words are as many as masks, so every row needs as many masks as the first; the message names template and row."""
+    several = "{{ text }} It was {{ mask }}{% if text | length > 30 %} and {{ mask }}{% endif %}."
+    sentence = r"row \w+-0: has \d masks and the first row \d: keep one number of \{\{ mask \}\} for every row\."
+    with pytest.raises(TemplateError, match=sentence):
+        execute(having(spec, templates=several, limit=None))
+
+
+def test_a_word_for_one_mask_is_refused_for_two(spec: RunSpec) -> None:
+    """A template of two masks needs two words a label, and the message shows how they are written."""
+    sentence = "stands for one mask, the template has 2: write one word a mask, such as 'word \\+ word'"
+    with pytest.raises(LabelWordError, match=sentence):
         execute(having(spec, templates="{{ text }} It was {{ mask }} and {{ mask }}."))
 
 

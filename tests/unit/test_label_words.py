@@ -10,9 +10,9 @@ from promptlab.encoding import PLACEHOLDER, Encoder
 from promptlab.errors import LabelWordError
 from promptlab.label_words import Context, find_word_ids, slot_contexts
 from promptlab.specs.verbalizer import Verbalizer
-from promptlab.types import Prompt
-from promptlab.verbalizing import check_collisions, require_words
-from tests.oracles import MASK, SEP, field, prompt, word_id
+from promptlab.types import Prompt, WordTokens
+from promptlab.verbalizing import check_collisions, require_words, usable_words, word_faults
+from tests.oracles import MASK, SEP, field, prompt, single_id, word_id
 from tests.tiny_models import TOKENIZER_KINDS
 
 PROMPTS = {
@@ -40,9 +40,14 @@ def encoder_of(tokenizer: Any) -> Encoder:
     return Encoder(tokenizer, max_length=64, uses_segment_ids=False)
 
 
-def find(tokenizer: Any, asked: Prompt, word: str) -> int | str:
+def find(tokenizer: Any, asked: Prompt, word: str) -> WordTokens | str:
     """What is found for a word in the first slot of a prompt."""
-    return find_word_ids(encoder_of(tokenizer), [word], slot_contexts(asked)[:1])[word]
+    return find_word_ids(encoder_of(tokenizer), [word], [slot_contexts(asked)[:1]])[word]
+
+
+def find_id(tokenizer: Any, asked: Prompt, word: str) -> int | None:
+    """The one token of a word in the first slot of a prompt."""
+    return single_id(find(tokenizer, asked, word))
 
 
 @pytest.mark.parametrize("kind", TOKENIZER_KINDS)
@@ -51,16 +56,16 @@ def test_a_word_has_the_id_that_the_whole_prompt_shows(tokenizers: dict[str, Any
     """The id equals the one difference between the whole prompt with the word and with the mask, where there is one."""
     tokenizer, encoder = tokenizers[kind], encoder_of(tokenizers[kind])
     for slot, context in enumerate(slot_contexts(asked)):
-        found = find_word_ids(encoder, WORDS, [context])
+        found = find_word_ids(encoder, WORDS, [(context,)])
         for word in set(WORDS) - set(tokenizer.all_special_tokens):
             expected = word_id(tokenizer, asked, word, slot=slot)
-            assert expected == (None if isinstance(found[word], str) else found[word]), (word, found[word])
+            assert expected == single_id(found[word]), (word, found[word])
 
 
 @pytest.mark.parametrize("kind", ["roberta", "modernbert"])
 def test_a_word_after_a_blank_is_another_token(tokenizers: dict[str, Any], kind: str) -> None:
     """In a byte-level vocabulary the word after a blank and after a bracket are different tokens."""
-    ids = [find(tokenizers[kind], PROMPTS[name], "no") for name in ("after a blank", "after an opening bracket")]
+    ids = [find_id(tokenizers[kind], PROMPTS[name], "no") for name in ("after a blank", "after an opening bracket")]
     assert ["\u0120no", "no"] == tokenizers[kind].convert_ids_to_tokens(ids)
 
 
@@ -68,7 +73,7 @@ def test_a_blank_that_the_tokenizer_marks_behind_a_mask_refuses_no_word(tokenize
     """SentencePiece puts a blank before a "." behind a mask; the word is the token that it is in the text."""
     tokenizer = tokenizers["unigram"]
     assert ["\u2581", "."] == tokenizer.tokenize("it was <mask>.")[-2:]
-    ids = [find(tokenizer, PROMPTS[name], "no") for name in ("after a blank", "after an opening bracket")]
+    ids = [find_id(tokenizer, PROMPTS[name], "no") for name in ("after a blank", "after an opening bracket")]
     assert ["\u2581no", "no"] == tokenizer.convert_ids_to_tokens(ids)
     unknown = find(tokenizer, prompt("It was ", MASK, "\u3002"), "\u5f71")
     assert str(unknown).startswith("label word '\u5f71' ")
@@ -80,7 +85,7 @@ def test_contexts_are_cut_to_what_touches_the_slot() -> None:
     assert [Context("x ", "."), Context(" (", ")"), Context("", "")] == shown
     assert [Context("It was ", ""), Context("", "")] != shown
     both = slot_contexts(PROMPTS["two masks that touch"])
-    assert [Context("x ", f"{PLACEHOLDER}."), Context(f" {PLACEHOLDER}", ".")] == both
+    assert (Context("x ", f"{PLACEHOLDER}."), Context(f" {PLACEHOLDER}", ".")) == both
 
 
 def test_rows_share_a_context_where_blanks_surround_the_slot() -> None:
@@ -91,8 +96,15 @@ def test_rows_share_a_context_where_blanks_surround_the_slot() -> None:
 
 def test_a_word_that_splits_is_refused_with_its_split(tokenizers: dict[str, Any]) -> None:
     """The message shows the pieces, the place and what to do."""
-    expected = "label word 'goodness' splits into 3 tokens (good ##n ##ess) in '… ___.': use a word that is one token."
-    assert expected == find(tokenizers["bert"], PROMPTS["after a blank"], "goodness")
+    found = find(tokenizers["bert"], PROMPTS["after a blank"], "goodness")
+    assert isinstance(found, WordTokens)
+    assert ["good", "##n", "##ess"] == tokenizers["bert"].convert_ids_to_tokens(list(found.pieces))
+    verbalizer = Verbalizer.from_labels({"a": "goodness", "b": "good"}, name="v")
+    expected = (
+        "label word 'goodness' splits into 3 tokens (good ##n ##ess) in '… ___.': use a word that is one token, or a "
+        "rule for several, such as v@left_to_right."
+    )
+    assert {"goodness": expected} == word_faults({"goodness": found, "good": WordTokens(((5,),))}, verbalizer)
 
 
 def test_an_unknown_word_is_refused(tokenizers: dict[str, Any]) -> None:
@@ -118,7 +130,7 @@ def test_a_word_that_changes_its_neighbours_is_refused_with_both_splits(tokenize
 def test_a_word_that_varies_by_row_is_refused(tokenizers: dict[str, Any]) -> None:
     """A word that is one token in one row and another in the next is refused with both and no text of rows."""
     rows = [prompt(field("said ("), MASK, ")"), prompt(field("said "), MASK, ")")]
-    contexts = [context for row in rows for context in slot_contexts(row)]
+    contexts = [slot_contexts(row) for row in rows]
     expected = (
         "label word 'no' is not the same token in every row: 'no' in ' …___)', 'Ġno' in '… ___)'. "
         "Put a blank around {{ mask }}."
@@ -130,8 +142,9 @@ def test_uncased_words_collide(tokenizers: dict[str, Any]) -> None:
     """'Yes' and 'yes' are one token of an uncased vocabulary and are refused there, but not of a cased one."""
     verbalizer = Verbalizer.from_labels({"a": "Yes", "b": "yes"}, name="pair")
     for kind, collides in (("bert", True), ("bert_cased", False)):
-        found = find_word_ids(encoder_of(tokenizers[kind]), verbalizer.words, slot_contexts(PROMPTS["after a blank"]))
-        ids = require_words(found, verbalizer.words, where="here")
+        contexts = [slot_contexts(PROMPTS["after a blank"])]
+        found = find_word_ids(encoder_of(tokenizers[kind]), verbalizer.words, contexts)
+        ids = require_words(found, verbalizer, where="here")
         if collides:
             with pytest.raises(LabelWordError, match="'Yes' of label 'a' and 'yes' of label 'b' are the same token"):
                 check_collisions(verbalizer, ids)
@@ -142,10 +155,11 @@ def test_uncased_words_collide(tokenizers: dict[str, Any]) -> None:
 def test_every_refused_word_is_named_with_its_place(tokenizers: dict[str, Any]) -> None:
     """All faults of a verbalizer come at once, each with where it was found."""
     words = ["great", "goodness", "badness"]
-    found = find_word_ids(encoder_of(tokenizers["bert"]), words, slot_contexts(PROMPTS["after a blank"]))
+    found = find_word_ids(encoder_of(tokenizers["bert"]), words, [slot_contexts(PROMPTS["after a blank"])])
+    verbalizer = Verbalizer.from_labels({"good": words[:2], "bad": words[2]}, name="v")
     with pytest.raises(LabelWordError) as caught:
-        require_words(found, words, where="v.yaml with t.jinja")
+        require_words(found, verbalizer, where="v.yaml with t.jinja")
     lines = str(caught.value).splitlines()
     starts = [f"v.yaml with t.jinja: label word '{word}' splits into" for word in words[1:]]
     assert [True, True] == [line.startswith(start) for line, start in zip(lines, starts, strict=True)]
-    assert {"great": found["great"]} == require_words(found, ["great"], where="v.yaml with t.jinja")
+    assert {"great": found["great"]} == usable_words(found, verbalizer)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from promptlab import predicting
-from promptlab.errors import LabelWordError, TemplateError, UsageError
+from promptlab.errors import LabelWordError, UsageError
 from promptlab.harness import execute
 from promptlab.predicting import Predicted, Predictor
 from promptlab.rendering import compile_template
@@ -231,10 +231,10 @@ def test_a_word_must_be_one_token_in_all_windows(
         next(found)
 
 
-def test_two_masks_are_refused(tmp_path: Path, backends: dict[str, Any]) -> None:
-    """As a run refuses them."""
+def test_a_word_for_one_mask_is_refused_for_two(tmp_path: Path, backends: dict[str, Any]) -> None:
+    """As a run refuses it."""
     asked = predictor(backends["bert"], [template(tmp_path, "{{ mask }} {{ text }} {{ mask }}")])
-    with pytest.raises(TemplateError, match="has 2 masks"):
+    with pytest.raises(LabelWordError, match="stands for one mask, the template has 2"):
         list(asked.predict(examples()))
 
 

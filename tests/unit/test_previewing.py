@@ -104,10 +104,15 @@ def test_a_row_that_does_not_fit_says_why(preview: PreviewOf) -> None:
     assert any(line.startswith("  cannot be scored: ") for line in one.lines())
 
 
-def test_two_masks_are_refused_as_a_run_refuses_them(preview: PreviewOf) -> None:
-    """What cannot be scored is not shown as if it could."""
-    with pytest.raises(TemplateError, match=r"has 2 masks, one is scored: keep one \{\{ mask \}\}\.$"):
-        preview(templates="{{ text }} It was {{ mask }} and {{ mask }}.")
+def test_two_masks_show_the_fills_of_each(preview: PreviewOf) -> None:
+    """Words for one mask have no score there and the sentence that says so; words for two have one."""
+    words = [{"negative": "bad", "positive": "good"}, {"negative": [["so", "bad"]], "positive": [["very", "good"]]}]
+    (one,) = preview(templates="{{ text }} It was {{ mask }} and {{ mask }}.", verbalizers=words)
+    single, double = one.verbalizers
+    assert single.fault is not None and "'bad' stands for one mask, the template has 2" in single.fault
+    assert double.fault is None and 0 < float(double.words["positive"]["very + good"]) < 1
+    assert (5, [5]) == (len(one.fills), [len(fills) for fills in one.further_fills])
+    assert "fills of mask 1: " in shown(one) and "fills of mask 2: " in shown(one)
 
 
 def test_a_preview_is_plain_values(preview: PreviewOf) -> None:
@@ -182,7 +187,7 @@ def test_a_template_of_several_fields_is_tried_with_all(backends: dict[str, Any]
             "field 'txt' is unknown in what was given. Did you mean 'text'?",
         ),
         (TemplateError, {"template": "{{ text }}"}, "has no {{ mask }}"),
-        (TemplateError, {"template": "{{ mask }} {{ mask }}"}, "has 2 masks"),
+        (LabelWordError, {"template": "{{ mask }} {{ mask }}"}, "stands for one mask, the template has 2"),
         (LabelWordError, {"words": [{"bad": "badness", "good": "great"}]}, "label word 'badness' splits into"),
         (
             LabelWordError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,7 @@ def test_an_interrupt_keeps_what_was_finished_beside_it(store: BlockStore) -> No
 def test_batches_come_back_in_order(backend: FakeBackend) -> None:
     """Each batch comes with its own scores, in the order in which it was given."""
     batches = [PROMPTS[start : start + 3] for start in range(0, len(PROMPTS), 3)]
-    found = list(score_batches(backend, batches, [5]))
+    found = list(score_batches(backend, batches, partial(backend.score, token_ids=np.array([5]))))
     assert batches == [batch for batch, _ in found]
     for batch, scored in found:
         assert tuple(one.key for one in batch) == scored.scores[0].keys
@@ -352,7 +353,9 @@ def test_batches_come_back_in_order(backend: FakeBackend) -> None:
 def test_batches_side_by_side_do_not_run_ahead() -> None:
     """No more batches wait to be stored than can run at once, so that memory does not grow with the block."""
     backend = SideBySide()
-    for number, _ in enumerate(score_batches(backend, [[one] for one in PROMPTS], [5])):
+    for number, _ in enumerate(
+        score_batches(backend, [[one] for one in PROMPTS], partial(backend.score, token_ids=np.array([5])))
+    ):
         assert len(backend.asked) <= number + backend.num_workers + 1
 
 

@@ -10,13 +10,22 @@ import pytest
 
 from promptlab.errors import LabelWordError
 from promptlab.specs.verbalizer import Pool, Verbalizer
+from promptlab.types import WordTokens
 from promptlab.verbalizing import check_collisions, label_probabilities, log_mass, pool_labels, require_words
 
 LABELS = ("negative", "positive")
 WORDS = {"negative": {"bad": 1.0, "awful": 0.5}, "positive": {"good": 2.0}}
-WORD_IDS = {"bad": 11, "awful": 12, "good": 13}
+NAMES = ("bad", "awful", "good")
 # p(bad), p(awful) and p(good) at the mask of each row.
 PROBABILITIES = np.array([[0.2, 0.05, 0.3], [0.08, 0.02, 0.01]])
+
+
+def tokens_of(*ids: int) -> list[WordTokens]:
+    """Words that are one token each."""
+    return [WordTokens(((token,),)) for token in ids]
+
+
+WORD_TOKENS = tokens_of(11, 12, 13)
 
 
 def verbalizer(pool: Pool = "mean_logprob", labels: dict[str, Any] | None = None) -> Verbalizer:
@@ -26,7 +35,7 @@ def verbalizer(pool: Pool = "mean_logprob", labels: dict[str, Any] | None = None
 
 def naive(pool: Pool, row: int, label: str) -> float:
     """One label score, by hand."""
-    columns = dict(zip(WORD_IDS, PROBABILITIES[row], strict=True))
+    columns = dict(zip(NAMES, PROBABILITIES[row], strict=True))
     pairs = [(weight, columns[word]) for word, weight in WORDS[label].items()]
     if pool == "mean_logprob":
         return sum(w * math.log(p) for w, p in pairs) / sum(w for w, _ in pairs)
@@ -54,13 +63,13 @@ def test_labels_come_in_the_order_of_the_task() -> None:
 
 def test_mass_is_the_probability_of_the_label_words() -> None:
     """Mass sums the words' probabilities, without their weights."""
-    found = log_mass(np.log(PROBABILITIES), WORD_IDS, verbalizer())
+    found = log_mass(np.log(PROBABILITIES), WORD_TOKENS, "independent")
     assert [0.2 + 0.05 + 0.3, 0.08 + 0.02 + 0.01] == pytest.approx(np.exp(found), abs=1e-12)
 
 
 def test_mass_counts_a_token_once() -> None:
     """Two words that are one token here have its probability together, not each."""
-    found = log_mass(np.log([[0.2, 0.2, 0.3]]), {"bad": 11, "awful": 11, "good": 13}, verbalizer())
+    found = log_mass(np.log([[0.2, 0.2, 0.3]]), tokens_of(11, 11, 13), "independent")
     assert [0.5] == pytest.approx(np.exp(found), abs=1e-12)
 
 
@@ -79,32 +88,36 @@ def test_rows_that_could_not_be_scored_stay_unknown(pool: Pool) -> None:
     found = pool_labels(scores, verbalizer(pool), LABELS)
     assert [True, False, False] == np.isnan(found).all(axis=1).tolist()
     assert [True, False, False] == np.isnan(label_probabilities(found)).all(axis=1).tolist()
-    assert [True, False, False] == np.isnan(log_mass(scores, WORD_IDS, verbalizer(pool))).tolist()
+    assert [True, False, False] == np.isnan(log_mass(scores, WORD_TOKENS, "independent")).tolist()
     assert pool_labels(scores[1:], verbalizer(pool), LABELS).tolist() == found[1:].tolist()
 
 
 def test_words_must_all_be_tokens() -> None:
     """The ids of the words that are asked for, in their order; words that nobody asked for may have none."""
-    known: dict[str, int | str] = {"good": 13, "bad": 11, "unbelievable": "label word 'unbelievable' splits."}
-    assert [("bad", 11), ("good", 13)] == list(require_words(known, ["bad", "good"], where="it").items())
+    known = {**dict(zip(("good", "bad"), tokens_of(13, 11), strict=True)), "odd": "label word 'odd' is unknown."}
+    asked = verbalizer(labels={"negative": "bad", "positive": "good"})
+    assert list(zip(("bad", "good"), tokens_of(11, 13), strict=True)) == list(
+        require_words(known, asked, where="it").items()
+    )
 
 
 def test_every_word_without_a_token_is_named() -> None:
     """Each reason is a line with the place in front."""
-    known: dict[str, int | str] = {"a": "label word 'a' splits.", "b": 3, "c": "label word 'c' is unknown."}
+    known = {"a": "label word 'a' is odd.", "b": tokens_of(3)[0], "c": "label word 'c' is unknown."}
+    asked = verbalizer(labels={"negative": ["a", "b"], "positive": "c"})
     with pytest.raises(LabelWordError) as fault:
-        require_words(known, ["a", "b", "c"], where="verbalizers/x.yaml with templates/y.jinja")
+        require_words(known, asked, where="verbalizers/x.yaml with templates/y.jinja")
     place = "verbalizers/x.yaml with templates/y.jinja"
-    assert f"{place}: label word 'a' splits.\n{place}: label word 'c' is unknown." == str(fault.value)
+    assert f"{place}: label word 'a' is odd.\n{place}: label word 'c' is unknown." == str(fault.value)
 
 
 def test_words_that_meet_in_one_token_are_refused() -> None:
     """Two words that an uncased vocabulary cannot tell apart are named with their labels and the token."""
     cased = verbalizer(labels={"negative": "No", "positive": ["yes", "no"]})
     with pytest.raises(LabelWordError) as fault:
-        check_collisions(cased, {"No": 11, "yes": 13, "no": 11})
+        check_collisions(cased, dict(zip(("No", "yes", "no"), tokens_of(11, 13, 11), strict=True)))
     assert str(fault.value) == (
         "verbalizer words: 'No' of label 'negative' and 'no' of label 'positive' are the same token 11 here: "
         "use another word for one of them."
     )
-    check_collisions(cased, {"No": 11, "yes": 13, "no": 12})
+    check_collisions(cased, dict(zip(("No", "yes", "no"), tokens_of(11, 13, 12), strict=True)))
