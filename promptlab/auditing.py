@@ -21,6 +21,7 @@ from promptlab.probing import (
     IT_WAS,
     KNOWN,
     MASK,
+    NUM_BEST,
     PAIR,
     SEP,
     SHORT,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 SLACK = 10  # a difference of so many tolerances is still rounding; more is another computation
 DRIFT = 0.1  # largest median difference in log-probability between dtypes that needs no warning
-NUM_BEST = 10  # a known word stands among so many fills
 
 
 def audit(backend: Backend) -> tuple[Check, ...]:
@@ -61,6 +61,7 @@ def preflight(backend: Backend) -> tuple[Check, ...]:
         command = f"promptlab doctor --model {shlex.quote(scorer.model)}"
         command += f" --revision {scorer.revision}" if scorer.revision else ""
         command += f" --dtype {scorer.dtype}" if scorer.dtype != "float32" else ""
+        command += f" --scoring {scorer.scoring}" if scorer.scoring != "mask" else ""
         raise ModelError(
             f"model '{scorer.model}' fails the preflight ({faults[0].name}: {faults[0].found}): `{command}` says what "
             "helps, and --skip-preflight scores it all the same."
@@ -86,10 +87,10 @@ def _run(asked: Registered, subject: Subject) -> Check:
 
 @check("head")
 def check_head(subject: Subject) -> Check:
-    """Every tensor of the masked-LM head is in the file, and the decoder is tied where the config says so."""
+    """Every tensor of the head is in the file, and the decoder is tied where the config says so."""
     fault = subject.fault("model")
     if fault is not None:
-        return failed(fault.removesuffix("."), "Use a checkpoint that was saved with its masked-LM head.")
+        return failed(fault.removesuffix("."), "Use a checkpoint that was saved with its head.")
     kind, tying = subject.facts.get("architecture", "the model"), subject.backend.tying()
     whole = f"every tensor of {kind} is in the file"
     if tying is None:
@@ -107,7 +108,7 @@ def check_tokenizer(subject: Subject) -> Check:
     """There is a fast tokenizer with a mask token, whose way to frame a text can be learned."""
     fault = subject.fault("encoder")
     if fault is not None:
-        return failed(fault.removesuffix("."), "Use a masked language model with its own fast tokenizer.")
+        return failed(fault.removesuffix("."), "Use a checkpoint with its own fast tokenizer and a mask token.")
     return passed(f"a fast one of {len(subject.encoder.tokenizer)} tokens")
 
 
@@ -249,7 +250,7 @@ def check_plain_forward(subject: Subject) -> Check:
     return _compare(
         subject,
         np.concatenate(there),
-        "our scores and those of transformers, with its head at all positions,",
+        "our scores and those of the model's own forward, with its head at all positions,",
         "Please report this architecture: promptlab does not score it as transformers does.",
     )
 
@@ -312,25 +313,14 @@ def check_drift(subject: Subject) -> Check:
 
 @check("knowledge", "encoder", "model")
 def check_knowledge(subject: Subject) -> Check:
-    """Words that any English sentence model knows are among its best fills."""
-    asked = {word: make_prompt(before, MASK, after) for before, word, after in KNOWN}
-    found_words = {
-        word: find_word_ids(subject.encoder, [word], [slot_contexts(one)])[word] for word, one in asked.items()
-    }
-    fitting = {
-        word: tokens.pieces[0]
-        for word, tokens in found_words.items()
-        if isinstance(tokens, WordTokens) and not tokens.is_split
-    }
-    prompts = {word: one for word in fitting if (one := subject.encoded(asked[word])) is not None}
-    if 2 * len(prompts) < len(KNOWN):
-        return absent(f"{len(prompts)} of {len(KNOWN)} English words are single tokens, too few to ask")
-    unknown = []
-    for log_probs, word in zip(subject.score(list(prompts.values())), prompts, strict=True):
-        if not np.sum(log_probs > log_probs[fitting[word]]) < NUM_BEST:
-            unknown.append(word)
-    found = f"{len(prompts) - len(unknown)} of {len(prompts)} plain facts are among the {NUM_BEST} best fills"
-    if 2 * len(unknown) <= len(prompts):
+    """Words that any English sentence model knows are among its best fills, or more original than wrong ones."""
+    facts = subject.known_facts
+    if 2 * len(facts) < len(KNOWN):
+        return absent(f"{len(facts)} of {len(KNOWN)} English words are single tokens, too few to ask")
+    unknown = [fact.word for fact in facts if not subject.knows(fact)]
+    what = f"are among the {NUM_BEST} best fills" if subject.predicts_words else "are more original than a wrong word"
+    found = f"{len(facts) - len(unknown)} of {len(facts)} plain facts {what}"
+    if 2 * len(unknown) <= len(facts):
         return passed(found + (f" (not {', '.join(unknown)})" if unknown else ""))
     return warned(
         f"{found} (not {', '.join(unknown)})",
@@ -348,6 +338,8 @@ def check_attention(subject: Subject) -> Check:
 @check("states", "model")
 def check_states(subject: Subject) -> Check:
     """Whether states at masks can be kept, for words that come later."""
+    if not subject.predicts_words:
+        return absent("a replaced-token detector judges words in their place, from no states at masks")
     if subject.backend.scorer.dtype != "float32":
         return absent("states are kept in float32 alone")
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from promptlab.backends.base import Backend
 from promptlab.encoding import Encoder
 from promptlab.errors import DataError, ModelError, PromptlabError
-from promptlab.types import EncodedPrompt, Prompt, Segment
+from promptlab.label_words import find_word_ids, slot_contexts
+from promptlab.types import EncodedPrompt, Prompt, Segment, WordTokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -59,14 +61,26 @@ LONGER = (
 )  # fmt: skip
 SINGLE, PAIR = ("The door is open.",), ("The door is open.", "It is not closed.")
 SPACED_WORDS = ("great", "good", "bad", "time", "other", "world")
-KNOWN = (
-    ("The capital of France is ", "Paris", "."),
-    ("A week has seven ", "days", "."),
-    ("The opposite of hot is ", "cold", "."),
-    ("At night it is dark, and during the day it is ", "light", "."),
-    ("He is her brother, and she is his ", "sister", "."),
-    ("Birds build nests and lay ", "eggs", "."),
+KNOWN = (  # what stands before a word, the word, what stands after it, and a word that is plainly wrong there
+    ("The capital of France is ", "Paris", ".", "seven"),
+    ("A week has seven ", "days", ".", "eyes"),
+    ("The opposite of hot is ", "cold", ".", "music"),
+    ("At night it is dark, and during the day it is ", "light", ".", "seven"),
+    ("He is her brother, and she is his ", "sister", ".", "water"),
+    ("Birds build nests and lay ", "eggs", ".", "music"),
 )
+NUM_BEST = 10  # a known word stands among so many fills
+NUM_PROBES = 3  # tokens that are compared where each of them takes a forward pass of its own
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFact:
+    """A fact that a model can be asked for: its word, the prompt with a mask in its place, and single tokens."""
+
+    word: str
+    prompt: EncodedPrompt
+    token_id: int
+    wrong_id: int | None
 
 
 class Subject:
@@ -105,15 +119,44 @@ class Subject:
             return None
         return one if isinstance(one, EncodedPrompt) else None
 
+    @property
+    def predicts_words(self) -> bool:
+        """Whether one forward pass gives every token at a mask; else each token is put there and judged."""
+        return self.backend.scorer.scoring == "mask"
+
     @functools.cached_property
     def token_ids(self) -> Int64[np.ndarray, " token"]:
-        """Every token of the vocabulary."""
-        return np.arange(len(self.encoder.tokenizer), dtype=np.int64)
+        """The tokens that are compared: every one of the vocabulary, or a few from all over it."""
+        num_tokens = len(self.encoder.tokenizer)
+        if self.predicts_words:
+            return np.arange(num_tokens, dtype=np.int64)
+        return np.linspace(0, num_tokens, NUM_PROBES + 2, dtype=np.int64)[1:-1]
 
     @functools.cached_property
     def alone(self) -> Float32[np.ndarray, "mask token"]:
         """Log-probabilities of the prompts, scored one at a time."""
         return np.concatenate([self.score([prompt]) for prompt in self.prompts])
+
+    @functools.cached_property
+    def known_facts(self) -> list[KnownFact]:
+        """The facts whose words are single tokens of this vocabulary, wrong ones too where they are asked for."""
+        facts: list[KnownFact] = []
+        for before, word, after, wrong in KNOWN:
+            asked = make_prompt(before, MASK, after)
+            found = find_word_ids(self.encoder, [word, wrong], [slot_contexts(asked)])
+            token_id, wrong_id = (_single_id(found[text]) for text in (word, wrong))
+            prompt = self.encoded(asked)
+            if prompt is not None and token_id is not None and (self.predicts_words or wrong_id is not None):
+                facts.append(KnownFact(word, prompt, token_id, wrong_id))
+        return facts
+
+    def knows(self, fact: KnownFact) -> bool:
+        """Whether its word is among the best fills, or more probably original than the wrong one."""
+        if self.predicts_words:
+            (log_probs,) = self.score([fact.prompt])
+            return bool(np.sum(log_probs > log_probs[fact.token_id]) < NUM_BEST)
+        ((right, wrong),) = self.score([fact.prompt], token_ids=np.array([fact.token_id, fact.wrong_id]))
+        return bool(right > wrong)
 
     @property
     def tolerance(self) -> float:
@@ -124,12 +167,16 @@ class Subject:
         return TOLERANCES["small" if is_small and self.backend.device == "cpu" else "float32"]
 
     def score(
-        self, prompts: Sequence[EncodedPrompt], backend: Backend | None = None
+        self,
+        prompts: Sequence[EncodedPrompt],
+        backend: Backend | None = None,
+        *,
+        token_ids: Int64[np.ndarray, " token"] | None = None,
     ) -> Float32[np.ndarray, "mask token"]:
-        """Log-probabilities of every token in one batch, as a run computes them; by another backend if one is given."""
-        by = backend or self.backend
+        """Log-probabilities of the tokens in one batch, as a run computes them; by another backend if one is given."""
+        by, wanted = backend or self.backend, self.token_ids if token_ids is None else token_ids
         with by.session():
-            return _forward(lambda: by.score(prompts, self.token_ids).log_probs)
+            return _forward(lambda: by.word_log_probs(prompts, wanted))
 
     def score_plainly(
         self, prompts: Sequence[EncodedPrompt], *, pad_left: bool = False
@@ -155,6 +202,11 @@ def _forward(call: Callable[[], T]) -> T:
         return call()
     except (RuntimeError, IndexError, TypeError, ValueError, KeyError) as error:
         raise ModelError(f"a forward pass stops with {type(error).__name__}: {clause(error)}") from None
+
+
+def _single_id(found: WordTokens | str) -> int | None:
+    """The token of a word that is one token here."""
+    return found.pieces[0] if isinstance(found, WordTokens) and not found.is_split else None
 
 
 def clause(error: BaseException) -> str:

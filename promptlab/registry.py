@@ -76,3 +76,4 @@ METRICS: Registry[Any] = Registry("metric", home="promptlab.metrics")
 CALIBRATIONS: Registry[Any] = Registry("calibration", home="promptlab.calibration")
 
 BACKENDS.register("mlm", "promptlab.backends.mlm:MaskedBackend")
+BACKENDS.register("replaced_token", "promptlab.backends.replaced_token:ReplacedTokenBackend")

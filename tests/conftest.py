@@ -37,6 +37,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def detectors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the tiny replaced-token detectors, by kind."""
+    from tests.tiny_models import build_detector
+
+    return Lazy(lambda kind: build_detector(kind, tmp_path_factory.mktemp(f"{kind}_detector")))
+
+
+@pytest.fixture(scope="session")
 def tokenizers() -> dict[str, Any]:
     """Every kind of tokenizer, those without a model too."""
     from tests.tiny_models import build_tokenizer

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from promptlab.types import Keep, Prompt, Segment, WordTokens
+from promptlab.types import EncodedPrompt, Fill, FilledPrompt, Keep, Prompt, Segment, WordTokens
 
 MASK = Segment("mask")
 SEP = Segment("sep")
@@ -76,6 +76,38 @@ def mask_log_probs(model: Any, tokenizer: Any, asked: Prompt) -> np.ndarray[Any,
         logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits[0].float()
     at_masks = logits[(ids[0] == tokenizer.mask_token_id).to(model.device)]
     found: np.ndarray[Any, Any] = torch.log_softmax(at_masks, dim=-1).cpu().numpy()
+    return found
+
+
+def filled(one: EncodedPrompt, fill: Fill, mask_id: int, asked: Sequence[tuple[int, int]]) -> FilledPrompt:
+    """A prompt with the pieces in its slots; `asked` has pairs of a piece's number and the token wanted there."""
+    slots, starts = dict(zip(one.mask_positions, fill.slots, strict=True)), list[int]()
+    ids, segment_ids = list[int](), list[int]()
+    for position, (token, segment_id) in enumerate(zip(one.input_ids, one.segment_ids, strict=True)):
+        pieces = [mask_id if piece is None else piece for piece in slots.get(position, ())] or [int(token)]
+        starts += range(len(ids), len(ids) + len(pieces)) if position in slots else ()
+        ids += pieces
+        segment_ids += [int(segment_id)] * len(pieces)
+    return FilledPrompt(
+        key=one.key,
+        fill=fill,
+        input_ids=np.array(ids, dtype=np.int32),
+        segment_ids=np.array(segment_ids, dtype=np.int32),
+        positions=tuple(piece for piece, _ in asked),
+        asked=tuple(starts[piece] for piece, _ in asked),
+        token_ids=tuple(token for _, token in asked),
+    )
+
+
+def plain_logits(model: Any, one: FilledPrompt) -> np.ndarray[Any, Any]:
+    """What a model of transformers gives at every token of one filled prompt alone, in float64."""
+    import torch
+
+    inputs = {"input_ids": torch.tensor(one.input_ids[None].tolist())}
+    if int(getattr(model.config, "type_vocab_size", 0) or 0) >= 2:
+        inputs["token_type_ids"] = torch.tensor(one.segment_ids[None].tolist())
+    with torch.inference_mode():
+        found: np.ndarray[Any, Any] = model(**inputs)[0][0].double().numpy()
     return found
 
 

@@ -17,10 +17,16 @@ KINDS = ("bert", "bert_cased", "roberta", "modernbert")
 FAMILIES = (*KINDS, "xlm_roberta", "distilbert", "albert", "electra", "deberta_v2", "bert_chinese")
 TOKENIZER_KINDS = (*KINDS, "roberta_trimmed", "unigram", "xlm_roberta", "albert", "deberta_v2", "bert_chinese")
 
+DETECTORS = ("electra", "deberta_v3")  # judge words in their place, and predict none
+
 BYTE_LEVEL = ("roberta", "modernbert")  # " great" and "great" are different tokens
 METASPACE = ("xlm_roberta", "albert", "deberta_v2")  # SentencePiece: a word begins with a mark for its blank
 TWO_SEGMENTS = ("bert", "bert_cased", "bert_chinese", "albert", "electra")  # the config has two segment types
 ABSOLUTE = (*TWO_SEGMENTS, "distilbert")  # positions count from the first token, padding or not
+
+RELATIVE: dict[str, Any] = {  # how DeBERTa-v2 counts positions
+    "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False,
+}  # fmt: skip
 
 # Sentences written for these tests; the vocabularies are learned from them.
 SENTENCES = [
@@ -60,11 +66,51 @@ def build(kind: str, folder: Path, *, seed: int = 0, sentences: Sequence[str] | 
 
 def build_discriminator(folder: Path) -> Path:
     """Write an ELECTRA discriminator, which has no head for words."""
+    return build_detector("electra", folder)
+
+
+def build_detector(kind: str, folder: Path, *, seed: int = 0) -> Path:
+    """Write a tiny replaced-token detector of the kind into the folder."""
+    import torch
     from transformers import ElectraConfig, ElectraForPreTraining
 
+    torch.manual_seed(seed)
+    if kind == "deberta_v3":
+        return _deberta_v3(folder)
     tokenizer = build_tokenizer("electra")
     tokenizer.save_pretrained(folder)
-    ElectraForPreTraining(ElectraConfig(**_shape(tokenizer), embedding_size=16)).save_pretrained(folder)
+    model = ElectraForPreTraining(ElectraConfig(**_shape(tokenizer), embedding_size=16))
+    model.discriminator_predictions.dense_prediction.bias.data.fill_(0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _deberta_v3(folder: Path) -> Path:
+    """The tensors of a published DeBERTa-v3: body, detector head with its misspelt name, and a leftover head of words.
+
+    Transformers has no class that would save them so.
+    """
+    import torch
+    from safetensors.torch import save_file
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    tokenizer = build_tokenizer("deberta_v2")
+    tokenizer.save_pretrained(folder)
+    more = {"share_att_key": True, "norm_rel_ebd": "layer_norm", "type_vocab_size": 0, "layer_norm_eps": 1e-7}
+    config = DebertaV2Config(**_shape(tokenizer), **RELATIVE, **more)
+    config.save_pretrained(folder)
+    body = {f"deberta.{name}": tensor for name, tensor in DebertaV2Model(config).state_dict().items()}
+    wide, one, words = (32,), (1,), (len(tokenizer),)
+    shapes = {
+        "mask_predictions.dense.weight": (32, 32), "mask_predictions.dense.bias": wide,
+        "mask_predictions.LayerNorm.weight": wide, "mask_predictions.LayerNorm.bias": wide,
+        "mask_predictions.classifer.weight": (1, 32), "mask_predictions.classifer.bias": one,
+        "lm_predictions.lm_head.dense.weight": (32, 32), "lm_predictions.lm_head.dense.bias": wide,
+        "lm_predictions.lm_head.LayerNorm.weight": wide, "lm_predictions.lm_head.LayerNorm.bias": wide,
+        "lm_predictions.lm_head.bias": words,
+    }  # fmt: skip
+    heads = {name: 0.3 * torch.randn(shape) for name, shape in shapes.items()}
+    save_file({**body, **heads}, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -224,10 +270,6 @@ def _model(kind: str, tokenizer: Any) -> Any:
     shape = _shape(tokenizer)
     behind_padding = {**shape, "max_position_embeddings": 66, "type_vocab_size": 1}
     frame = {"bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
-    relative = {
-        "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"],
-        "position_biased_input": False,
-    }  # fmt: skip
     made = {
         "roberta": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**behind_padding)),
         "xlm_roberta": lambda: t.XLMRobertaForMaskedLM(t.XLMRobertaConfig(**behind_padding)),
@@ -248,6 +290,6 @@ def _model(kind: str, tokenizer: Any) -> Any:
         ),
         "albert": lambda: t.AlbertForMaskedLM(t.AlbertConfig(**shape, embedding_size=16)),
         "electra": lambda: t.ElectraForMaskedLM(t.ElectraConfig(**shape, embedding_size=16)),
-        "deberta_v2": lambda: t.DebertaV2ForMaskedLM(t.DebertaV2Config(**shape, **relative)),
+        "deberta_v2": lambda: t.DebertaV2ForMaskedLM(t.DebertaV2Config(**shape, **RELATIVE)),
     }
     return made.get(kind, lambda: t.BertForMaskedLM(t.BertConfig(**shape)))().eval()

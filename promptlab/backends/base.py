@@ -36,16 +36,18 @@ class Scorer:
     scoring: Scoring = "mask"
 
     def identity(self) -> dict[str, Any]:
-        """The parts that go into a block id: what changes the numbers, not what the model is called."""
-        scoring = {"scoring": self.scoring} if self.scoring != "mask" else {}
-        return {
-            **scoring,
+        """The parts that go into a block id: what changes the numbers, not what the model is called.
+
+        How it is asked is one of them where it is not by its masks, so that older ids stay what they were.
+        """
+        parts = {
             "weights": self.weights_hash,
             "tokenizer": self.tokenizer_hash,
             "dtype": self.dtype,
             "device_class": self.device_class,
             "attention": self.attention,
         }
+        return parts if self.scoring == "mask" else {**parts, "scoring": self.scoring}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,15 @@ class Backend(abc.ABC):
     def facts(self) -> dict[str, Any]:
         """What effectively runs, for the manifest: attention path, head path, parameters, threads."""
 
+    def word_log_probs(
+        self, prompts: Sequence[EncodedPrompt], token_ids: Int64[np.ndarray, " candidate"]
+    ) -> Float32[np.ndarray, "mask candidate"]:
+        """Log-probabilities of single tokens at every mask, as a run reads them from this backend, for audits.
+
+        Rows are in the order of `score`.
+        """
+        return self.score(prompts, token_ids).log_probs
+
     def plain_log_probs(
         self,
         prompts: Sequence[EncodedPrompt],
@@ -139,7 +150,7 @@ class Backend(abc.ABC):
         *,
         pad_left: bool = False,
     ) -> Float32[np.ndarray, "mask candidate"] | None:
-        """Log-probabilities by the model's own forward, the head at all positions, for audits; None: there is none.
+        """`word_log_probs` by the model's own forward, the head at all positions, for audits; None: there is none.
 
         Rows are in the order of `score`; `pad_left` puts the padding of shorter prompts on the left.
         """

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptlab.backends.checkpoints import Checkpoint
 from promptlab.errors import ModelError, UsageError
 
-_ADVICE = {
-    "discriminator_predictions": "It is an ELECTRA discriminator, which predicts no words: use the generator.",
+DETECTOR_TYPES = ("electra", "deberta-v2")
+
+# What a file holds in place of the head that is asked for -> what to do; the first that is there counts.
+_MASKED_ADVICE = {
+    "discriminator_predictions": "It is an ELECTRA discriminator, which predicts no words: use the generator, or "
+    "--scoring replaced_token.",
+    "mask_predictions": "It is a replaced-token detector, as DeBERTa-v3 is, which predicts no words: use --scoring "
+    "replaced_token.",
     "lm_predictions": 'Its head has DeBERTa\'s newer names: write "legacy": false into its config.json.',
+    "": "Use a checkpoint with its masked-LM head.",
+}
+_DETECTOR_ADVICE = {
+    "generator_": "It is an ELECTRA generator, a masked language model: use the discriminator, or leave --scoring out.",
+    "cls.": "It is a masked language model: leave --scoring out.",
+    "lm_predictions": "It is a masked language model: leave --scoring out.",
+    "": "Use a checkpoint with its replaced-token head.",
 }
 
 
@@ -55,27 +68,60 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def load_model(checkpoint: Checkpoint, dtype: str) -> Any:
-    """The model with a head that was trained; a missing or new head is refused."""
+    """The masked language model with a head that was trained; a missing or new head is refused."""
+    from transformers import AutoModelForMaskedLM
+
+    return _load(AutoModelForMaskedLM, checkpoint, dtype, _MASKED_ADVICE)
+
+
+def load_detector(checkpoint: Checkpoint, dtype: str) -> Any:
+    """The replaced-token detector with a head that was trained; a missing or new head is refused."""
+    refuse_other_types(checkpoint)
+    if checkpoint.config["model_type"] == "electra":
+        from transformers import ElectraForPreTraining
+
+        return _load(ElectraForPreTraining, checkpoint, dtype, _DETECTOR_ADVICE)
+    from promptlab.backends.deberta import RENAMED, DebertaDetector
+
+    return _load(DebertaDetector, checkpoint, dtype, _DETECTOR_ADVICE, key_mapping=RENAMED)
+
+
+def refuse_other_types(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint whose type has no replaced-token detector that is scored alike in every batch.
+
+    Raises:
+        ModelError: it is of another type.
+    """
+    kind = checkpoint.config.get("model_type", "unknown")
+    if kind not in DETECTOR_TYPES:
+        raise ModelError(
+            f"model '{checkpoint.name}' is of type '{kind}', which has no replaced-token detector here: use an ELECTRA "
+            "discriminator or a DeBERTa-v3, or leave --scoring out to score a masked language model."
+        )
+
+
+def _load(kind: Any, checkpoint: Checkpoint, dtype: str, advice: Mapping[str, str], **options: Any) -> Any:
+    """A model of a class of transformers, every tensor of it from the file."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForMaskedLM
     from transformers.utils import logging
 
     _quiet(logging)
     torch.set_float32_matmul_precision("highest")
     try:
-        model, info = AutoModelForMaskedLM.from_pretrained(
+        model, info = kind.from_pretrained(
             checkpoint.folder,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         if "Unrecognized configuration class" in str(error):
-            kind = checkpoint.config.get("model_type", "unknown")
+            found = checkpoint.config.get("model_type", "unknown")
             raise ModelError(
-                f"model '{checkpoint.name}' is of type '{kind}', which has no masked language model: "
+                f"model '{checkpoint.name}' is of type '{found}', which has no masked language model: "
                 "use a checkpoint of BERT, RoBERTa, ModernBERT or another masked model."
             ) from None
         reason = str(error).strip().splitlines()[0]
@@ -86,17 +132,25 @@ def load_model(checkpoint: Checkpoint, dtype: str) -> Any:
         raise ModelError(
             f"model '{checkpoint.name}' ({checkpoint.architecture}) has no trained weights for "
             f"{len(missing)} tensors of {type(model).__name__} ({shown}): its scores would be "
-            f"noise. {_advice(info['unexpected_keys'])}"
+            f"noise. {_choose(advice, _tensor_names(checkpoint))}"
         )
     return model.eval()
 
 
-def _advice(unexpected: Iterable[str]) -> str:
-    """What to do about a head that is missing, from the tensors that the checkpoint has in its place."""
-    for prefix, advice in _ADVICE.items():
-        if any(key.startswith(prefix) for key in unexpected):
-            return advice
-    return "Use a checkpoint with its masked-LM head."
+def _choose(advice: Mapping[str, str], names: Sequence[str]) -> str:
+    """What to do about a head that is missing, from the tensors that the file has in its place."""
+    return next(text for prefix, text in advice.items() if any(name.startswith(prefix) for name in names))
+
+
+def _tensor_names(checkpoint: Checkpoint) -> list[str]:
+    """The tensors of the file; transformers passes over some of them and does not name them."""
+    from safetensors import safe_open
+
+    names: list[str] = []
+    for path in sorted(checkpoint.folder.glob("*.safetensors")):
+        with safe_open(path, framework="np") as file:
+            names += file.keys()
+    return names
 
 
 def _quiet(logging: Any) -> None:

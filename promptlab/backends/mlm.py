@@ -6,10 +6,10 @@ alone; a probe at load compares this with the plain forward, and falls back to i
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,19 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptlab.backends.base import NUM_TOP, Backend, Scorer, Tying
-from promptlab.backends.checkpoints import find_checkpoint
-from promptlab.backends.loading import find_limits, load_model, load_tokenizer, resolve_device
+from promptlab.backends.loading import load_model
+from promptlab.backends.placement import Batch, Placement, is_large_model, memory_errors
 from promptlab.encoding import Encoder
-from promptlab.errors import ModelError, UsageError
-from promptlab.specs.run import DTYPES
-from promptlab.types import EncodedPrompt, MaskScores
+from promptlab.errors import ModelError
+from promptlab.types import EncodedPrompt, FilledPrompt, MaskScores
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float, Float32, Int64
 
-DEFAULT_MAX_LENGTH = 512
-LARGE_BYTES = 1 << 24
 _PROBE_TOLERANCE = 1e-3
 
 
@@ -46,77 +43,42 @@ class MaskedBackend(Backend):
     def __init__(
         self, model: str, *, revision: str | None = None, device: str = "auto", dtype: str = "float32"
     ) -> None:
-        if dtype not in DTYPES:
-            raise UsageError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}.")
-        self._checkpoint = find_checkpoint(model, revision)
-        self._dtype = dtype
-        self._device = resolve_device(device)
+        self._placement = Placement.find(model, revision=revision, device=device, dtype=dtype)
         self._head_path = "not loaded"
 
     @property
     def scorer(self) -> Scorer:
         """What scores, from the files alone."""
-        return Scorer(
-            model=self._checkpoint.name,
-            revision=self._checkpoint.revision,
-            weights_hash=self._checkpoint.weights_hash,
-            tokenizer_hash=self._checkpoint.tokenizer_hash,
-            architecture=self._checkpoint.architecture,
-            dtype=self._dtype,
-            device_class=self._device.partition(":")[0],
-            attention="default",
-        )
+        return self._placement.scorer()
 
     @property
     def folder(self) -> Path:
         """Where the checkpoint lies on disk."""
-        return self._checkpoint.folder
+        return self._placement.checkpoint.folder
 
     @property
     def device(self) -> str:
         """The resolved device."""
-        return self._device
+        return self._placement.device
 
     @property
     def num_workers(self) -> int:
-        """On the CPU, as many batches side by side as torch may use threads; one after the other elsewhere."""
-        import torch
+        """How many batches run side by side; see `Placement.num_workers`."""
+        return self._placement.num_workers
 
-        return torch.get_num_threads() if self._device == "cpu" else 1
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[None]:
-        """Load the weights, and let each batch on the CPU have one thread.
-
-        A batch then gives the same bytes whatever the number of threads, and no thread waits for another: on a machine
-        that others use too, threads that share one product spend most of their time waiting.
-        """
-        import torch
-
+    def session(self) -> AbstractContextManager[None]:
+        """Load the weights, and let each batch on the CPU have one thread."""
         assert self._model is not None
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(1 if self._device == "cpu" else num_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(num_threads)
+        return self._placement.session()
 
-    @functools.cached_property
+    @property
     def tokenizer(self) -> Any:
         """The tokenizer of the checkpoint."""
-        return load_tokenizer(self._checkpoint)
+        return self._placement.tokenizer
 
     def encoder(self, max_length: int | None) -> Encoder:
         """The encoder of this model's tokenizer."""
-        limit, num_segment_types = find_limits(self._checkpoint)
-        if max_length is not None and max_length > limit:
-            raise UsageError(
-                f"--max-length {max_length}: model '{self._checkpoint.name}' reads at most {limit} tokens."
-            )
-        if max_length is not None and max_length < 4:
-            raise UsageError(f"--max-length {max_length}: write a whole number from 4 to {limit}.")
-        length = max_length or min(limit, DEFAULT_MAX_LENGTH)
-        return Encoder(self.tokenizer, max_length=length, uses_segment_ids=num_segment_types >= 2)
+        return self._placement.encoder(max_length)
 
     def score(
         self,
@@ -130,20 +92,33 @@ class MaskedBackend(Backend):
 
         if keep_states and self._decoder is None:
             raise ModelError(
-                f"model '{self._checkpoint.name}': the head of {self._checkpoint.architecture} is no plain product "
-                "with the states at masks, so --store-states cannot keep them."
+                f"model '{self.scorer.model}': the head of {self.scorer.architecture} is no plain product with the "
+                "states at masks, so --store-states cannot keep them."
             )
-        try:
-            with torch.inference_mode():
-                logits = self._mask_logits(prompts, keep_states=keep_states)
-                scores = _to_scores(prompts, logits, token_ids)
-                return replace(scores, states=self._take_states()) if keep_states else scores
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error)) from None
-        except RuntimeError as error:
-            if "out of memory" in str(error) or "can't allocate memory" in str(error):
-                raise MemoryError(str(error)) from None
-            raise
+        with memory_errors(), torch.inference_mode():
+            logits = self._mask_logits(prompts, keep_states=keep_states)
+            scores = _to_scores(prompts, logits, token_ids)
+            return replace(scores, states=self._take_states()) if keep_states else scores
+
+    def score_fills(self, prompts: Sequence[FilledPrompt]) -> Float32[np.ndarray, " asked"]:
+        """Log-probabilities of the tokens that a batch asks for; see `Backend.score_fills`.
+
+        A place that is asked for several tokens goes through the head once.
+        """
+        import torch
+
+        places = [sorted(set(prompt.asked)) for prompt in prompts]
+        row_of = {place: row for row, place in enumerate((n, at) for n, all_at in enumerate(places) for at in all_at)}
+        rows = [row_of[number, at] for number, prompt in enumerate(prompts) for at in prompt.asked]
+        token_ids = [token for prompt in prompts for token in prompt.token_ids]
+        if not rows:
+            return np.zeros(0, dtype=np.float32)
+        with memory_errors(), torch.inference_mode():
+            logits = self._logits(prompts, places)
+            asked, wanted = (torch.tensor(one, device=logits.device) for one in (rows, token_ids))
+            log_probs = logits[asked, wanted] - torch.logsumexp(logits, dim=-1)[asked]
+            found: Float32[np.ndarray, " asked"] = log_probs.cpu().numpy()
+        return found
 
     def decoder_rows(
         self, token_ids: Int64[np.ndarray, " token"]
@@ -158,24 +133,14 @@ class MaskedBackend(Backend):
 
     def release(self) -> None:
         """Let the weights go, and give their memory back to the system."""
-        import gc
-
-        import torch
-
         model = self.__dict__.pop("_model", None)
         if model is None:
             return
-        is_large = sum(parameter.nbytes for parameter in model.parameters()) > LARGE_BYTES
         self.__dict__.pop("_decoder", None)
         self._head_path = "not loaded"
+        is_large = is_large_model(model)
         del model
-        if (
-            is_large
-        ):  # hooks and weights hold each other; looking for such cycles takes longer than a small model is worth
-            gc.collect()
-        if self._device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        _trim_heap()
+        self._placement.free(is_large=is_large)
 
     def plain_log_probs(
         self,
@@ -187,16 +152,10 @@ class MaskedBackend(Backend):
         """Log-probabilities by the forward of transformers; see `Backend.plain_log_probs`."""
         import torch
 
-        model, arrays = self._model, self._pad(prompts)
-        width = arrays["input_ids"].shape[1]
-        shifts = [width - len(prompt) if pad_left else 0 for prompt in prompts]
-        for row, shift in enumerate(shifts):
-            for array in arrays.values():
-                array[row] = np.roll(array[row], shift)
-        rows = self._rows(prompts, shifts)
-        inputs = {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+        model, places = self._model, [prompt.mask_positions for prompt in prompts]
+        rows = self._placement.rows(prompts, places, pad_left=pad_left)
         with torch.inference_mode():
-            logits = _float(model(**inputs).logits[rows])
+            logits = _float(model(**self._placement.inputs(model, prompts, pad_left=pad_left)).logits[rows])
             return _to_scores(prompts, logits, token_ids).log_probs
 
     def tying(self) -> Tying | None:
@@ -210,36 +169,18 @@ class MaskedBackend(Backend):
 
     def in_dtype(self, dtype: str) -> MaskedBackend:
         """The same checkpoint in another dtype; see `Backend.in_dtype`."""
-        found = self._checkpoint
-        return MaskedBackend(found.name, revision=found.revision, device=self._device, dtype=dtype)
+        found = self._placement.checkpoint
+        return MaskedBackend(found.name, revision=found.revision, device=self.device, dtype=dtype)
 
     def facts(self) -> dict[str, Any]:
         """What effectively runs; the weights are loaded for it."""
-        import torch
-
-        model = self._model
-        return {
-            "architecture": type(model).__name__,
-            "attention": str(getattr(model.config, "_attn_implementation", None) or "eager"),
-            "head": self._head_path,
-            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "device": self._device,
-            "device_name": torch.cuda.get_device_name(self._device) if self._device.startswith("cuda") else "CPU",
-            "dtype": self._dtype,
-            "num_threads": torch.get_num_threads(),
-        }
+        model = self._model  # which finds the path of the head
+        return self._placement.facts(model, self._head_path)
 
     @functools.cached_property
     def _model(self) -> Any:
-        model = load_model(self._checkpoint, self._dtype).to(self._device)
-        num_rows = len(model.get_input_embeddings().weight)
-        if len(self.tokenizer) > num_rows:
-            raise ModelError(
-                f"model '{self._checkpoint.name}': its tokenizer has {len(self.tokenizer)} tokens and its embeddings "
-                f"{num_rows} rows: they do not belong together."
-            )
+        model = self._placement.admit(load_model(self._placement.checkpoint, self._placement.dtype))
         self._kept = threading.local()
-        self._accepts_segment_ids = int(getattr(model.config, "type_vocab_size", 0) or 0) >= 2
         handle = model.base_model.register_forward_hook(self._keep_mask_states)
         self._head_path = "masks only" if self._probe(model) else "all positions"
         if self._head_path == "all positions":
@@ -259,8 +200,8 @@ class MaskedBackend(Backend):
         """Whether the head on mask states alone gives what the plain forward gives."""
         import torch
 
-        inputs = {"input_ids": torch.arange(12, device=self._device).reshape(2, 6) % model.config.vocab_size}
-        rows = (torch.tensor([0, 1], device=self._device), torch.tensor([2, 4], device=self._device))
+        inputs = {"input_ids": torch.arange(12, device=self.device).reshape(2, 6) % model.config.vocab_size}
+        rows = (torch.tensor([0, 1], device=self.device), torch.tensor([2, 4], device=self.device))
         with torch.inference_mode():
             plain = model(**inputs).logits[rows].float()
             self._kept.rows = rows
@@ -284,8 +225,8 @@ class MaskedBackend(Backend):
         if self._head_path != "masks only" or not isinstance(decoder, torch.nn.Linear):
             return None
         decoder.register_forward_pre_hook(self._keep_states)
-        inputs = {"input_ids": torch.arange(6, device=self._device).reshape(1, 6) % model.config.vocab_size}
-        self._kept.rows = tuple(torch.tensor([index], device=self._device) for index in (0, 2))
+        inputs = {"input_ids": torch.arange(6, device=self.device).reshape(1, 6) % model.config.vocab_size}
+        self._kept.rows = tuple(torch.tensor([index], device=self.device) for index in (0, 2))
         self._kept.wants_states, self._kept.states = True, None
         try:
             with torch.inference_mode():
@@ -310,11 +251,19 @@ class MaskedBackend(Backend):
     def _mask_logits(
         self, prompts: Sequence[EncodedPrompt], *, keep_states: bool = False
     ) -> Float[torch.Tensor, "mask vocabulary"]:
-        import torch
+        places = [prompt.mask_positions for prompt in prompts]
+        return self._logits(prompts, places, keep_states=keep_states)
 
+    def _logits(
+        self,
+        prompts: Batch,
+        places: Sequence[Sequence[int]],
+        *,
+        keep_states: bool = False,
+    ) -> Float[torch.Tensor, "place vocabulary"]:
+        """Logits at the given token indices of each prompt, in order of prompt, then of place."""
         model = self._model
-        inputs = {name: torch.from_numpy(array).to(self._device) for name, array in self._pad(prompts).items()}
-        rows = self._rows(prompts)
+        inputs, rows = self._placement.inputs(model, prompts), self._placement.rows(prompts, places)
         if self._head_path == "all positions":
             return _float(model(**inputs).logits[rows])
         self._kept.rows, self._kept.wants_states = rows, keep_states
@@ -322,38 +271,6 @@ class MaskedBackend(Backend):
             return _float(model(**inputs).logits[0])
         finally:
             self._kept.rows, self._kept.wants_states = None, False
-
-    def _rows(
-        self, prompts: Sequence[EncodedPrompt], shifts: Sequence[int] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where the masks of a batch stand: rows and positions, the latter shifted by the padding on the left."""
-        import torch
-
-        moved = zip(prompts, shifts or [0] * len(prompts), strict=True)
-        batch = [row for row, prompt in enumerate(prompts) for _ in prompt.mask_positions]
-        positions = [position + shift for prompt, shift in moved for position in prompt.mask_positions]
-        return torch.tensor(batch, device=self._device), torch.tensor(positions, device=self._device)
-
-    def _pad(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Int64[np.ndarray, "prompt token"]]:
-        """Right-padded inputs: positions that start at the left are the same alone and in a batch."""
-        shape = (len(prompts), max(len(prompt) for prompt in prompts))
-        pad_id = self.tokenizer.pad_token_id
-        ids = np.full(shape, 0 if pad_id is None else pad_id, dtype=np.int64)
-        attention, segment_ids = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = prompt.input_ids
-            attention[row, : len(prompt)] = 1
-            segment_ids[row, : len(prompt)] = prompt.segment_ids
-        inputs = {"input_ids": ids, "attention_mask": attention}
-        return inputs | {"token_type_ids": segment_ids} if self._accepts_segment_ids else inputs
-
-
-def _trim_heap() -> None:
-    """Ask the C library to give back what is free; some keep it for themselves otherwise."""
-    import ctypes
-
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _float(logits: Any) -> Float[torch.Tensor, "mask vocabulary"]:

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptlab.cli.console import check_form, one_line, print_json, print_lines, table
-from promptlab.cli.options import Device, Dtype, Form, Model, Revision
-from promptlab.errors import ModelError, PromptlabError
+from promptlab.cli.options import Device, Dtype, Form, Model, Revision, Scoring
+from promptlab.errors import ModelError, PromptlabError, UsageError
 
 if TYPE_CHECKING:
     from promptlab.checks import Check
 
 _SHORT = {"not applicable": "n/a"}
+_BACKENDS = {"mask": "mlm", "replaced_token": "replaced_token"}
 
 
 def doctor(
@@ -21,17 +22,20 @@ def doctor(
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
+    scoring: Scoring = "mask",
     output: Form = "text",
 ) -> None:
     """Print what runs for a model, and check its scores."""
     from promptlab.provenance import find_versions
 
     check_form(output)
+    if scoring not in _BACKENDS:
+        raise UsageError(f"--scoring {scoring}: choose one of {', '.join(_BACKENDS)}.")
     facts: dict[str, Any] = {**find_versions(), **_machine(), "model": model}
     checks: tuple[Check, ...] = ()
     fault: PromptlabError | None = None
     try:
-        found, checks = _model(model, revision, device, dtype)
+        found, checks = _model(_BACKENDS[scoring], model, revision, device, dtype)
         facts |= found
     except PromptlabError as error:
         fault = error
@@ -62,7 +66,9 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _model(model: str, revision: str | None, device: str, dtype: str) -> tuple[dict[str, Any], tuple[Check, ...]]:
+def _model(
+    kind: str, model: str, revision: str | None, device: str, dtype: str
+) -> tuple[dict[str, Any], tuple[Check, ...]]:
     """What runs for the model, as far as it can be loaded, and its checks.
 
     Raises:
@@ -71,7 +77,7 @@ def _model(model: str, revision: str | None, device: str, dtype: str) -> tuple[d
     from promptlab.auditing import audit
     from promptlab.registry import BACKENDS
 
-    backend = BACKENDS.get("mlm")(model, revision=revision, device=device, dtype=dtype)
+    backend = BACKENDS.get(kind)(model, revision=revision, device=device, dtype=dtype)
     checks = audit(backend)
     facts: dict[str, Any] = {}
     try:

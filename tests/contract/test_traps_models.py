@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from promptlab.backends.mlm import MaskedBackend
+from promptlab.backends.replaced_token import ReplacedTokenBackend
 from promptlab.errors import ModelError, TemplateError
 from promptlab.rendering import compile_template, render
 from promptlab.specs.template import Template
@@ -100,7 +101,39 @@ def test_trap_12_a_discriminator_predicts_no_words(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         backend.facts()
     assert f"model '{tmp_path}' (ElectraForPreTraining) has no trained weights for " in str(caught.value)
-    assert str(caught.value).endswith("It is an ELECTRA discriminator, which predicts no words: use the generator.")
+    assert str(caught.value).endswith(
+        "It is an ELECTRA discriminator, which predicts no words: use the generator, or --scoring replaced_token."
+    )
+
+
+def test_trap_12_deberta_v3_predicts_no_words(detectors: dict[str, Path]) -> None:
+    """Its leftover head of words is not taken for one that was trained; the message names the other way to ask."""
+    folder = detectors["deberta_v3"]
+    with pytest.raises(ModelError) as caught:
+        MaskedBackend(str(folder), device="cpu").facts()
+    assert f"model '{folder}' (deberta-v2) has no trained weights for " in str(caught.value)
+    assert str(caught.value).endswith(
+        "It is a replaced-token detector, as DeBERTa-v3 is, which predicts no words: use --scoring replaced_token."
+    )
+
+
+def test_trap_12_a_masked_model_is_no_detector(tiny: dict[str, Path]) -> None:
+    """A generator, a masked DeBERTa and another family are each refused as detectors, with what to do."""
+    said = {}
+    for kind in ("electra", "deberta_v2", "bert"):
+        with pytest.raises(ModelError) as caught:
+            ReplacedTokenBackend(str(tiny[kind]), device="cpu").facts()
+        said[kind] = str(caught.value)
+    assert f"model '{tiny['electra']}' (ElectraForMaskedLM) has no trained weights for 4 tensors of " in said["electra"]
+    assert said["electra"].endswith(
+        "It is an ELECTRA generator, a masked language model: use the discriminator, or leave --scoring out."
+    )
+    assert " has no trained weights for 6 tensors of DebertaDetector (mask_predictions." in said["deberta_v2"]
+    assert said["deberta_v2"].endswith("It is a masked language model: leave --scoring out.")
+    assert said["bert"] == (
+        f"model '{tiny['bert']}' is of type 'bert', which has no replaced-token detector here: use an ELECTRA "
+        "discriminator or a DeBERTa-v3, or leave --scoring out to score a masked language model."
+    )
 
 
 def test_trap_12_the_head_of_deberta_has_two_names(tiny: dict[str, Path], tmp_path: Path) -> None:

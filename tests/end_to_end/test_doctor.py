@@ -58,6 +58,23 @@ def test_the_checks_are_json_too(call: Call, tiny: dict[str, Path]) -> None:
     assert {one["status"] for one in found["checks"]} == {"pass", "not applicable"}
 
 
+@pytest.mark.parametrize("kind", ["electra", "deberta_v3"])
+def test_a_detector_is_checked_as_one(call: Call, detectors: dict[str, Path], kind: str) -> None:
+    """`--scoring replaced_token` passes a detector, which fails as a masked model with the option named."""
+    said = call("doctor", "--model", detectors[kind], "--scoring", "replaced_token")
+    assert (said.code, said.err) == (0, "")
+    assert {"pass", "n/a"} == set(rows_of(said).values())
+    said = call("doctor", "--model", detectors[kind])
+    assert (said.code, rows_of(said)["head"]) == (1, "fail")
+    assert "--scoring replaced_token" in " ".join(said.out.split())
+
+
+def test_an_unknown_scoring_is_refused(call: Call) -> None:
+    """The message lists what there is."""
+    said = call("doctor", "--scoring", "causal")
+    assert (said.code, said.err) == (2, "error: --scoring causal: choose one of mask, replaced_token.\n")
+
+
 def test_a_model_that_fails_a_check_leaves_with_one(call: Call, doubled: Path) -> None:
     """The table has what was found and the remedy, and the last sentence names what failed."""
     said = call("doctor", "--model", doubled)

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptlab import auditing
+from promptlab import auditing, probing
 from promptlab.auditing import audit, preflight
 from promptlab.backends.base import Backend, Scorer
 from promptlab.backends.mlm import MaskedBackend
+from promptlab.backends.placement import Placement
+from promptlab.backends.replaced_token import ReplacedTokenBackend
 from promptlab.checks import CHECKS, Check
 from promptlab.encoding import Encoder
 from promptlab.errors import ModelError
@@ -21,7 +23,7 @@ from promptlab.probing import SHORT, Subject
 from promptlab.types import EncodedPrompt, MaskScores, WordTokens
 from tests.broken_models import framed, set_up, with_new_decoder, without_head, without_lstrip
 from tests.oracles import mask_log_probs
-from tests.tiny_models import KINDS
+from tests.tiny_models import DETECTORS, KINDS
 
 NAMES = [
     "head", "tokenizer", "mask", "frame", "blank before mask", "spaced word", "batch", "plain forward", "padding side",
@@ -56,6 +58,17 @@ def shift_scores(monkeypatch: pytest.MonkeyPatch, *, alone: float, together: flo
         return replace(found, log_probs=found.log_probs + by)
 
     monkeypatch.setattr(MaskedBackend, "score", shifted)
+
+
+def attend_to_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every model see padding as it sees text."""
+    pad = Placement.pad
+
+    def seen(self: Placement, prompts: Any, **options: Any) -> Any:
+        inputs = pad(self, prompts, **options)
+        return inputs | {"attention_mask": np.ones_like(inputs["attention_mask"])}
+
+    monkeypatch.setattr(Placement, "pad", seen)
 
 
 class Foreign(Backend):
@@ -145,7 +158,7 @@ def test_a_tokenizer_without_a_mask_token_fails(tiny: dict[str, Path], tmp_path:
     checks = look_at(set_up(tiny["bert"], tmp_path / "model", mask_token=None))
     assert Check(
         "tokenizer", "fail", "the tokenizer has no mask token, so the checkpoint is no masked language model",
-        "Use a masked language model with its own fast tokenizer.",
+        "Use a checkpoint with its own fast tokenizer and a mask token.",
     ) == checks["tokenizer"]  # fmt: skip
     assert {"tokenizer"} == not_passed(checks)
     for name in set(NAMES) - {"tokenizer", "head", "attention", "states"}:
@@ -276,7 +289,7 @@ def test_a_head_that_is_not_in_the_file_fails_with_the_refusal(tiny: dict[str, P
     checks = look_at(without_head(tiny["bert"], tmp_path / "model"))
     assert "fail" == checks["head"].status
     assert "(BertModel) has no trained weights for 6 tensors of BertForMaskedLM" in checks["head"].found
-    assert "Use a checkpoint that was saved with its masked-LM head." == checks["head"].remedy
+    assert "Use a checkpoint that was saved with its head." == checks["head"].remedy
     assert ["pass"] * 5 == [checks[name].status for name in OF_TOKENIZER]
     for name in set(NAMES) - {"head", *OF_TOKENIZER}:
         assert Check(name, "not applicable", "no model to look at, see 'head'") == checks[name]
@@ -317,13 +330,7 @@ def test_scores_that_depend_on_the_batch_fail(backends: dict[str, Any], monkeypa
 
 def test_attention_to_padding_fails(backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A forward that attends to padding has other scores in a batch, in every architecture."""
-    pad = MaskedBackend._pad
-
-    def seen(self: MaskedBackend, prompts: Any) -> Any:
-        inputs = pad(self, prompts)
-        return inputs | {"attention_mask": np.ones_like(inputs["attention_mask"])}
-
-    monkeypatch.setattr(MaskedBackend, "_pad", seen)
+    attend_to_padding(monkeypatch)
     assert ["fail"] * len(KINDS) == [look(backends[kind])["batch"].status for kind in KINDS]
 
 
@@ -414,7 +421,7 @@ def test_a_machine_without_bfloat16_has_no_drift(backends: dict[str, Any], monke
 def test_a_model_that_knows_nothing_is_warned_about(backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights put few words among their ten best; that is never a failure."""
     words = ("great", "world", "yes", "news", "business", "science")
-    monkeypatch.setattr(auditing, "KNOWN", [("the answer is ", word, ".") for word in words])
+    monkeypatch.setattr(probing, "KNOWN", [("the answer is ", word, ".", "no") for word in words])
     check = look(backends["bert"])["knowledge"]
     assert "warn" == check.status
     assert "of 6 plain facts are among the 10 best fills (not " in check.found
@@ -433,7 +440,7 @@ def test_a_limit_that_the_model_does_not_have_fails(
     backends: dict[str, Any], tiny: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More tokens than there are positions stop the forward pass, which is told with its reason."""
-    monkeypatch.setattr("promptlab.backends.mlm.find_limits", lambda checkpoint: (80, 2))
+    monkeypatch.setattr("promptlab.backends.placement.find_limits", lambda checkpoint: (80, 2))
     check = look(MaskedBackend(str(tiny["bert"]), device="cpu"))["position limit"]
     assert "fail" == check.status
     assert check.found.startswith("a prompt of 80 tokens is allowed, and a forward pass stops with ")
@@ -488,3 +495,104 @@ def test_a_coarser_dtype_passes_the_preflight(tiny: dict[str, Path], kind: str, 
     """The tolerance is that of the dtype, so that rounding stops no run."""
     checks = preflight(MaskedBackend(str(tiny[kind]), device="cpu", dtype=dtype))
     assert {"pass"} == {check.status for check in checks}
+
+
+@pytest.fixture(scope="module")
+def judges(detectors: dict[str, Path]) -> dict[str, ReplacedTokenBackend]:
+    """One loaded replaced-token detector a kind."""
+    return {kind: ReplacedTokenBackend(str(detectors[kind]), device="cpu") for kind in DETECTORS}
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_a_sound_detector_passes_every_check_that_applies(judges: dict[str, Any], kind: str) -> None:
+    """The checks of tokenizer, batch, forward, padding and dtype hold for it; it has no states at masks."""
+    checks = audit(judges[kind])
+    assert NAMES == [one.name for one in checks]
+    expected = {name: "pass" for name in NAMES} | {"knowledge": "not applicable", "states": "not applicable"}
+    assert expected == {one.name: one.status for one in checks}
+    by_name = {one.name: one.found for one in checks}
+    kept = {"electra": "ElectraForPreTraining", "deberta_v3": "DebertaDetector"}[kind]
+    assert f"every tensor of {kept} is in the file" == by_name["head"]
+    assert "a replaced-token detector judges words in their place, from no states at masks" == by_name["states"]
+    assert by_name["padding side"].startswith("right, as the tokenizer; on the left the plain forward differs by")
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_sound_detector_passes_the_preflight(detectors: dict[str, Path], kind: str, dtype: str) -> None:
+    """The cheap checks run on fills, in every dtype."""
+    checks = preflight(ReplacedTokenBackend(str(detectors[kind]), device="cpu", dtype=dtype))
+    assert [(name, "pass") for name in CHEAP] == [(one.name, one.status) for one in checks]
+
+
+def test_a_detector_is_asked_of_few_tokens_one_forward_each(judges: dict[str, Any], monkeypatch: Any) -> None:
+    """Three tokens of the whole vocabulary, in each of which a batch has one forward pass."""
+    log_original, sizes = ReplacedTokenBackend._log_original, []
+
+    def counted(self: Any, prompts: Any, **options: Any) -> Any:
+        sizes.append((len(prompts), {one.fill.pieces[0] for one in prompts}))
+        return log_original(self, prompts, **options)
+
+    monkeypatch.setattr(ReplacedTokenBackend, "_log_original", counted)
+    subject = Subject(judges["electra"], SHORT)
+    assert (4, 3) == subject.score(subject.prompts).shape
+    num_tokens = len(judges["electra"].tokenizer)
+    assert [(4, {num_tokens * part // 4}) for part in (1, 2, 3)] == sizes
+
+
+def test_a_detector_that_depends_on_the_batch_fails(judges: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention to padding is noticed for both families."""
+    attend_to_padding(monkeypatch)
+    assert ["fail"] * 2 == [look(judges[kind])["batch"].status for kind in DETECTORS]
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_detector_knows_what_is_original(
+    judges: dict[str, Any], monkeypatch: pytest.MonkeyPatch, is_right: bool
+) -> None:
+    """A word counts as known where it is more original than the wrong one; a model that prefers those is warned of."""
+    backend = judges["electra"]
+    words = ("great", "world", "yes", "news", "business", "science")
+    facts = [("the answer is ", word, ".", "no") for word in words]
+    monkeypatch.setattr(probing, "KNOWN", facts)
+    tokens = {word: backend.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (*words, "no")}
+
+    def judge(self: Any, prompts: Any, **options: Any) -> Any:
+        likes = [(one.fill.pieces[0] == tokens["no"]) != is_right for one in prompts for _ in one.asked]
+        return np.log(np.where(likes, 0.9, 0.1)).astype(np.float32)
+
+    monkeypatch.setattr(ReplacedTokenBackend, "_log_original", judge)
+    check = look(backend)["knowledge"]
+    if is_right:
+        assert ("pass", "6 of 6 plain facts are more original than a wrong word") == (check.status, check.found)
+        return
+    assert ("warn", f"0 of 6 plain facts are more original than a wrong word (not {', '.join(words)})") == (
+        check.status, check.found,
+    )  # fmt: skip
+
+
+def test_a_fact_whose_wrong_word_is_no_token_is_asked_of_masked_models_alone(
+    judges: dict[str, Any], backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A detector compares two words, so both must be single tokens."""
+    monkeypatch.setattr(probing, "KNOWN", [("the answer is ", "great", ".", "zyzzyva")])
+    assert [1, 0] == [len(Subject(one).known_facts) for one in (backends["bert"], judges["electra"])]
+
+
+def test_a_failed_preflight_of_a_detector_names_its_scoring(
+    judges: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that says more asks the model as the run did."""
+    backend = judges["electra"]
+    attend_to_padding(monkeypatch)
+    command = rf"`promptlab doctor --model {backend.scorer.model} --scoring replaced_token` says what helps"
+    with pytest.raises(ModelError, match=command):
+        preflight(backend)
+
+
+def test_a_masked_model_given_as_a_detector_fails_at_its_head(tiny: dict[str, Path]) -> None:
+    """The refusal is the finding, and what needs the model is not applicable."""
+    checks = look(ReplacedTokenBackend(str(tiny["electra"]), device="cpu"))
+    assert {"head"} == not_passed(checks)
+    assert checks["head"].found.endswith("use the discriminator, or leave --scoring out")
+    assert "no model to look at, see 'head'" == checks["states"].found

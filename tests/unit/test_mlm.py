@@ -18,9 +18,9 @@ import pytest
 from promptlab.backends.loading import resolve_device
 from promptlab.backends.mlm import MaskedBackend
 from promptlab.errors import ModelError, UsageError
-from promptlab.types import EncodedPrompt, MaskScores, Prompt
-from tests.oracles import MASK, SEP, field, mask_log_probs, prompt
-from tests.tiny_models import KINDS, build_tokenizer
+from promptlab.types import EncodedPrompt, Fill, FilledPrompt, MaskScores, Prompt
+from tests.oracles import MASK, SEP, field, filled, mask_log_probs, plain_logits, prompt
+from tests.tiny_models import FAMILIES, KINDS, build_tokenizer
 
 TOLERANCE = 1e-5  # in log-probability, on the CPU in float32
 BFLOAT16_TOLERANCE = 0.5  # 8 bits of mantissa on logits of about 10; at most 0.13 was seen
@@ -307,6 +307,99 @@ def test_bfloat16_stays_near_float32(backends: dict[str, MaskedBackend], tiny: d
     assert (np.float32, "masks only", "bfloat16") == (found.log_probs.dtype, rough.facts()["head"], rough.scorer.dtype)
 
 
+def fills_of(backend: MaskedBackend) -> list[FilledPrompt]:
+    """Every prompt with nothing, a first piece, two pieces and a whole word of three in its slots, each asked of."""
+    encoder, num_tokens, filled_prompts = backend.encoder(None), len(backend.tokenizer), []
+    for number, one in enumerate(encode(backend, PROMPTS)):
+        first, second, third = (num_tokens - 1 - (number + 7 * piece) % 20 for piece in range(3))
+        for pieces in ((None,), (None, None, None), (first, None, None), (first, second, None), (first, second, third)):
+            fill = Fill((pieces,) * len(one.mask_positions))
+            places = range(len(fill.pieces))
+            asked = [(place, token) for place in reversed(places) for token in (third, first, third)]
+            filled_prompts.append(filled(one, fill, encoder.mask_id, asked))
+    return [one for one in filled_prompts if len(one) <= encoder.max_length]
+
+
+def naive_fills(model: Any, prompts: Sequence[FilledPrompt]) -> np.ndarray[Any, Any]:
+    """One plain forward a prompt, a log-softmax over the whole vocabulary, one number a question."""
+    found = []
+    for one in prompts:
+        logits = plain_logits(model, one)
+        logits -= logits.max(axis=-1, keepdims=True)
+        log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        found += [log_probs[place, token] for place, token in zip(one.asked, one.token_ids, strict=True)]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_fills_equal_the_plain_forward_of_one_prompt(
+    backends: dict[str, MaskedBackend], models: dict[str, Any], kind: str
+) -> None:
+    """A token at a place of a filled prompt has the log-probability of the plain forward, alone and in any batch."""
+    backend, prompts = backends[kind], fills_of(backends[kind])
+    expected = naive_fills(models[kind], prompts)
+    assert len(expected) == sum(len(one.asked) for one in prompts)
+    for size in (1, 4, len(prompts)):
+        batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        found = np.concatenate([backend.score_fills(batch) for batch in batches])
+        assert np.float32 == found.dtype
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_head_gives_the_same_fills(
+    backends: dict[str, MaskedBackend], tiny: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the probe fails, the head runs on all positions and gives the same numbers."""
+    monkeypatch.setattr(MaskedBackend, "_probe", lambda self, model: False)
+    plain, prompts = MaskedBackend(str(tiny[kind]), device="cpu"), fills_of(backends[kind])
+    np.testing.assert_allclose(plain.score_fills(prompts), backends[kind].score_fills(prompts), atol=TOLERANCE)
+    assert "all positions" == plain.facts()["head"]
+
+
+def test_a_place_that_is_asked_often_goes_through_the_head_once(
+    backends: dict[str, MaskedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many words may begin at the same mask: the head is not run for each of them."""
+    backend, seen = backends["bert"], []
+    logits = MaskedBackend._logits
+    monkeypatch.setattr(
+        MaskedBackend, "_logits", lambda self, *rest, **more: seen.append(logits(self, *rest, **more)) or seen[-1]
+    )
+    (one,) = encode(backend, PROMPTS[:1])
+    asked = [(0, token) for token in range(20)] * 2
+    found = backend.score_fills([filled(one, Fill(((None, 7),)), backend.encoder(None).mask_id, asked)])
+    assert ([(1, len(backend.tokenizer))], 40) == ([tuple(one.shape) for one in seen], len(found))
+    assert found[:20].tolist() == found[20:].tolist()
+
+
+def test_one_mask_that_is_asked_plainly_has_its_score(backends: dict[str, MaskedBackend]) -> None:
+    """The fill that changes nothing gives what `score` gives, and a prompt that asks nothing gives nothing."""
+    backend = backends["roberta"]
+    encoded = encode(backend, PROMPTS)
+    mask_id = backend.encoder(None).mask_id
+    plain = [
+        filled(
+            one, Fill(((None,),) * len(one.mask_positions)), mask_id, [(n, 9) for n in range(len(one.mask_positions))]
+        )
+        for one in encoded
+    ]
+    assert all(one.fill.is_plain for one in plain)
+    expected = backend.score(encoded, np.array([9])).log_probs[:, 0]
+    np.testing.assert_allclose(backend.score_fills(plain), expected, atol=1e-6)
+    silent = filled(encoded[0], Fill(((None,),)), mask_id, [])
+    np.testing.assert_allclose(backend.score_fills([silent, *plain, silent]), expected, atol=1e-6)
+    assert (0,) == backend.score_fills([silent]).shape
+
+
+def test_fills_in_bfloat16_stay_near_float32(backends: dict[str, MaskedBackend], tiny: dict[str, Path]) -> None:
+    """The numbers are float32, normalised in float32, within the stated loose tolerance."""
+    rough, prompts = MaskedBackend(str(tiny["bert"]), device="cpu", dtype="bfloat16"), fills_of(backends["bert"])
+    found = rough.score_fills(prompts)
+    assert np.float32 == found.dtype
+    np.testing.assert_allclose(found, backends["bert"].score_fills(prompts), atol=BFLOAT16_TOLERANCE)
+
+
 def test_a_backend_is_described_without_loading_weights(tiny: dict[str, Path]) -> None:
     """Scorer, device and encoder are known before any weight is read."""
     backend = MaskedBackend(str(tiny["roberta"]), device="cpu")
@@ -463,12 +556,15 @@ def test_memory_that_runs_out_is_a_memory_error(
     """What torch says when memory runs out reaches the caller as MemoryError; any other error stays itself."""
     encoded = encode(backends["bert"], PROMPTS[:1])
 
-    def fail(self: MaskedBackend, prompts: Sequence[EncodedPrompt], *, keep_states: bool) -> None:
+    def fail(self: MaskedBackend, *arguments: Any, **options: Any) -> None:
         raise RuntimeError(error)
 
     monkeypatch.setattr(MaskedBackend, "_mask_logits", fail)
     with pytest.raises(MemoryError, match=error[:12]):
         backends["bert"].score(encoded, np.array([5]))
+    with monkeypatch.context() as patch, pytest.raises(MemoryError, match=error[:12]):
+        patch.setattr(MaskedBackend, "_logits", fail)
+        backends["bert"].score_fills(fills_of(backends["bert"])[:1])
     error = "a shape is wrong"
     with pytest.raises(RuntimeError, match="a shape is wrong"):
         backends["bert"].score(encoded, np.array([5]))
