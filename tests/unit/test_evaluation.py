@@ -30,7 +30,7 @@ VERBALIZERS = {
 }
 TOKENS: dict[str, WordTokens | str] = {
     **{word: WordTokens(((token,),)) for word, token in (("terrible", 3), ("great", 5), ("fine", 7), ("awful", 11))},
-    "badness": "'badness' is odd.",
+    "badness": "'badness' splits.",
 }
 NUM_ROWS, UNSCORABLE, WITHOUT_GOLD = 6, 4, 2
 
