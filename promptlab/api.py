@@ -151,8 +151,9 @@ def run(
         quiet: whether to keep progress to itself; by default it is shown in a notebook and nowhere else.
         amend: whether a named run that was asked for otherwise may be changed.
         options: every other key of a run: prepare, ensembles, metrics, data, include, split, limit, max_length, device,
-            dtype, batch_size, seed, output_path, name, no_text, store_states, skip_preflight, revision; and for rows
-            that no task describes rows, text_column, fields, label_column, label_values, labels, family, train_rows.
+            dtype, scoring, batch_size, seed, output_path, name, no_text, store_states, skip_preflight, revision; and
+            for rows that no task describes rows, text_column, fields, label_column, label_values, labels, family,
+            train_rows.
 
     Raises:
         PromptlabError: a fault that the user can mend.
@@ -191,7 +192,8 @@ def predict(
         verbalizer: a name, a path, a `Verbalizer` or a mapping from label to word or words.
         model: a bundled name, a folder or a hub name.
         calibration: `none`, `contextual` or `pmi_dc`.
-        options: text_column, fields, revision, include, max_length, device, dtype, batch_size, seed, prefix.
+        options: text_column, fields, revision, include, max_length, device, dtype, scoring, batch_size, seed,
+            prefix.
 
     Raises:
         PromptlabError: a fault that the user can mend.

@@ -6,6 +6,7 @@ The same command again finds everything stored and does no forward pass; a kille
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -92,6 +93,7 @@ class RunPlan:
     grid: Grid
     loaded: LoadedRows
     models: tuple[PlannedModel, ...]
+    seed: int
 
     @property
     def blocks(self) -> list[PlannedBlock]:
@@ -102,7 +104,7 @@ class RunPlan:
         """The plan as plain values: what applies to what, and how much there is to score."""
         return {
             "run": self.name,
-            "models": [_describe_model(model, self.loaded) for model in self.models],
+            "models": [_describe_model(model, self.loaded, seed=self.seed) for model in self.models],
             "failures": self.loaded.failures,
         }
 
@@ -123,7 +125,7 @@ def plan_run(spec: RunSpec) -> RunPlan:
         asked = [cell for block in blocks if not block.is_baseline for cell in block.cells]
         models.append(PlannedModel(backend, encoder, tuple(blocks), tuple(plan_ensembles(grid.ensembles, asked))))
     cells = [cell.cell_id for model in models for cell in model.cells]
-    return RunPlan(spec.name or _default_name(spec, cells), grid, loaded, tuple(models))
+    return RunPlan(spec.name or _default_name(spec, cells), grid, loaded, tuple(models), spec.seed)
 
 
 def execute(
@@ -183,16 +185,26 @@ def execute(
     return stored
 
 
-def _describe_model(model: PlannedModel, loaded: LoadedRows) -> dict[str, Any]:
-    groups = [group for block in model.blocks for group in block.groups.values()]
+def _describe_model(model: PlannedModel, loaded: LoadedRows, *, seed: int) -> dict[str, Any]:
+    masked = [block for block in model.blocks if block.scoring == "mask"]
+    groups = [group for block in masked for group in block.groups.values()]
     return {
         "model": model.backend.scorer.model,
         "blocks": len(model.blocks),
         "cells": len(model.cells),
-        "prompts": sum(len(block.rows.examples) for block in model.blocks),
+        "prompts": sum(len(block.rows.examples) for block in masked),
         "calibration_prompts": sum(len(group.examples) for group in groups),
+        "filled_prompts": sum(_count_fills(block, model.encoder, seed) for block in model.blocks),
         "tasks": {name: _describe_task(model, name, len(rows.examples)) for name, rows in loaded.rows.items()},
     }
+
+
+def _count_fills(block: PlannedBlock, encoder: Encoder, seed: int) -> int:
+    """How many filled prompts the words of a block ask about at most, before anything is stored."""
+    if all(cell.rule == "independent" and cell.verbalizer.multi_token == "refuse" for cell in block.cells):
+        return 0
+    prepared = prepare_block(block, BlockStore(Path(os.devnull)), encoder, seed=seed)
+    return prepared.num_filled
 
 
 def _describe_task(model: PlannedModel, task: str, num_rows: int) -> dict[str, Any]:
@@ -279,6 +291,10 @@ def _score_model(
     """Score what every block of one model lacks; whether there was anything."""
     name = model.backend.scorer.model
     expected = [count_missing(block, store.block(block.planned.block_id)) for block in blocks]
+    filled = sum(block.num_filled for block, number in zip(blocks, expected, strict=True) if number)
+    if filled:
+        words = "words in their place" if spec.scoring == "replaced_token" else "words of several tokens"
+        progress.say(f"{name}: {words} ask about {filled:,} filled prompts at most, a forward pass each.")
     if any(expected):
         progress.start(name, sum(expected))
     began, before = time.perf_counter(), done.tally.num_forwards

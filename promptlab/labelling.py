@@ -17,7 +17,7 @@ from promptlab.reading import read_rows, read_stream
 from promptlab.rendering import CompiledTemplate, check_fields, compile_template
 from promptlab.rows import stream_examples
 from promptlab.specs.base import only
-from promptlab.specs.run import Scoring, as_pairs
+from promptlab.specs.run import as_pairs
 from promptlab.specs.template import load_templates
 from promptlab.specs.verbalizer import load_verbalizers
 from promptlab.types import Example
@@ -45,7 +45,7 @@ class Labelling:
     max_length: int | None = None
     device: str = "auto"
     dtype: str = "float32"
-    scoring: Scoring = "mask"
+    scoring: str = "mask"
     batch_size: str | int = "auto"
     seed: int = 0
     prefix: str = ""

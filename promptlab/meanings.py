@@ -48,9 +48,10 @@ TEMPLATE: Mapping[str, str] = {
     "notes": "What a reader should know.",
 }
 VERBALIZER: Mapping[str, str] = {
-    "labels": "Label to a word, a list of words, or words with weights.",
+    "labels": "Label to a word, a list of words, or words with weights; for k masks a word is a list of k words.",
     "pool": "How the words of one label become one score.",
-    "multi_token": "What happens to a word of several tokens; it is refused.",
+    "multi_token": "How a word of several tokens is scored; `refuse` refuses it.",
+    "normalize": "Whether the log-probabilities of the tokens of a word are summed or averaged.",
     "reference": "Where it was published.",
     "notes": "What a reader should know.",
 }
@@ -59,7 +60,8 @@ RUN: Mapping[str, str] = {
     "revision": "Branch, tag or commit of a hub model.",
     "tasks": "Names, globs or paths.",
     "templates": "Names, globs, paths, or the text itself.",
-    "verbalizers": "Names, globs, paths, `label=word,label=word`, or a mapping; `@max` behind one takes that pool.",
+    "verbalizers": "Names, globs, paths, `label=word,label=word`, or a mapping; `@max` or `@left_to_right` behind one "
+    "takes that pool or rule.",
     "calibrations": "Names or globs of calibrations, `none` among them.",
     "prepare": "Calibrations whose prompts are scored too, so that `rescore` can apply them later.",
     "ensembles": "Name to the templates whose probabilities are averaged; a glob takes instructive ones; `--ensemble`.",
@@ -79,6 +81,7 @@ RUN: Mapping[str, str] = {
     "max_length": "Most tokens of a prompt; default: the model's limit, at most 512.",
     "device": "`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.",
     "dtype": "The dtype of the weights.",
+    "scoring": "`mask`, or `replaced_token`: how original a detector finds each word in its place.",
     "batch_size": "`auto`, which is a budget of tokens, or a number of prompts.",
     "seed": "The one seed; everything random derives from it.",
     "output_path": "The folder that runs go into.",
@@ -104,7 +107,7 @@ RESULT: Mapping[str, str] = {
     "num_unscored": "Rows that could not be scored.",
     "num_truncated": "Rows of which some tokens were cut.",
     "num_near_ties": "Scored rows whose two best labels are within 1e-4 in log-probability.",
-    "mass": "Mean over scored rows of the probability that all label words have together.",
+    "mass": "Mean over scored rows of the probability that all label words have together; null where they have none.",
     "prior": "Label to mean probability over the content-free texts, before calibration.",
     "predicted": "Label to number of rows that got it; `none` counts unscored rows.",
     "metrics": "Metric to value and interval; empty where rows have no gold labels.",
@@ -112,6 +115,10 @@ RESULT: Mapping[str, str] = {
     "num_calibration_prompts": "Prompts that the prior of the calibration was estimated from.",
     "members": "Ids of the cells that an ensemble averages; empty for a template.",
     "samples": "The file under `samples/` that has the decisions row by row; empty where nothing was decided.",
+    "scoring": "`mask`, or `replaced_token` where a detector judged the words in place.",
+    "multi_token": "The rule for words of several tokens.",
+    "normalize": "Whether the log-probabilities of the tokens of a word were summed or averaged.",
+    "num_tokens": "Label to the number of tokens of each of its words; empty where all are one token.",
 }
 METRIC_VALUE: Mapping[str, str] = {
     "value": "The metric on all rows.",

@@ -78,8 +78,13 @@ class Prepared:
     @property
     def num_prompts(self) -> int:
         """How many prompts are scored at most, repeats and fills counted."""
-        plain = 0 if self.token_ids is None else 1
-        return sum(len(source.examples) * (plain + count_fills(self.fills(n))) for n, source in self.sources.items())
+        plain = 0 if self.token_ids is None else sum(len(source.examples) for source in self.sources.values())
+        return plain + self.num_filled
+
+    @property
+    def num_filled(self) -> int:
+        """How many filled prompts words ask about at most, repeats counted."""
+        return sum(len(source.examples) * count_fills(self.fills(name)) for name, source in self.sources.items())
 
     def fills(self, name: str) -> list[tuple[WordTokens, Rule]]:
         """The words that ask about fills of the prompts of a segment, each with its rule."""

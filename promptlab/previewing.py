@@ -258,12 +258,13 @@ def _marked(token: tuple[str, str]) -> str:
 def _word_lines(found: WordPreview) -> list[str]:
     """The words of a verbalizer with their probabilities, then what they make of the labels."""
     shown = [
-        f"{label}: " + ", ".join(f"{word} {value:.4f}" for word, value in words.items() if isinstance(value, float))
+        f"{label}: " + ", ".join(f"{word} {_short(value)}" for word, value in words.items() if isinstance(value, float))
         for label, words in found.words.items()
     ]
     values = [value for words in found.words.values() for value in words.values()]
     faults = [value for value in values if isinstance(value, str)] or ([found.fault] if found.fault else [])
-    name = "words" if found.verbalizer.startswith(INLINE) else found.verbalizer
+    inline, sign, rule = found.verbalizer.partition("@")
+    name = f"words{sign}{rule}" if inline.startswith(INLINE) else found.verbalizer
     lines = _wrapped(name, "; ".join(shown))
     for fault in faults:
         lines += textwrap.wrap(fault, WIDTH, initial_indent="    ", subsequent_indent="      ")
@@ -274,6 +275,11 @@ def _word_lines(found: WordPreview) -> list[str]:
     if found.mass is not None:
         lines.append(f"    mass on the label words {percent(found.mass)}")
     return lines
+
+
+def _short(probability: float) -> str:
+    """A probability with four places, or with two digits where these would be none."""
+    return f"{probability:.4f}" if probability >= 0.0001 else f"{probability:.1e}"
 
 
 def _wrapped(name: str, text: str) -> list[str]:

@@ -149,7 +149,7 @@ def _fault(word: str, found: WordTokens | str, verbalizer: Verbalizer) -> str | 
         return found
     if found.is_split and verbalizer.multi_token == "refuse":
         return (
-            f"label word '{word}' {found.split}: use a word that is one token, or a rule for several, such as "
-            f"{verbalizer.name}@left_to_right."
+            f"label word '{word}' {found.split}: use a word that is one token, or name a rule for several by "
+            "@left_to_right behind the verbalizer."
         )
     return None

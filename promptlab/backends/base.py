@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptlab.encoding import Encoder
-from promptlab.errors import ModelError
+from promptlab.errors import ModelError, UsageError
 from promptlab.registry import BACKENDS
 from promptlab.specs.run import Scoring
 from promptlab.types import EncodedPrompt, FilledPrompt, MaskScores
@@ -168,14 +168,21 @@ class Backend(abc.ABC):
 def make_backend(
     model: str,
     *,
-    scoring: Scoring = "mask",
+    scoring: str = "mask",
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "float32",
 ) -> Backend:
-    """The backend that scores a model in a way: `mask` at masks, `replaced_token` words in place by a detector."""
+    """The backend that scores a model in a way: `mask` at masks, `replaced_token` words in place by a detector.
+
+    Raises:
+        UsageError: there is no such way, model, device or dtype.
+        ModelError: the model cannot be read.
+    """
+    if scoring not in _BACKENDS:
+        raise UsageError(f"--scoring {scoring}: choose one of {', '.join(_BACKENDS)}.")
     backend: Backend = BACKENDS.get(_BACKENDS[scoring])(model, revision=revision, device=device, dtype=dtype)
     return backend
 
 
-_BACKENDS: Mapping[Scoring, str] = {"mask": "mlm", "replaced_token": "replaced_token"}
+_BACKENDS = {"mask": "mlm", "replaced_token": "replaced_token"}

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from promptlab.cli.console import check_form, one_line, print_json, print_lines, table
 from promptlab.cli.options import Device, Dtype, Form, Model, Revision, Scoring
-from promptlab.errors import ModelError, PromptlabError, UsageError
+from promptlab.errors import ModelError, PromptlabError
 
 if TYPE_CHECKING:
     from promptlab.checks import Check
 
 _SHORT = {"not applicable": "n/a"}
-_BACKENDS = {"mask": "mlm", "replaced_token": "replaced_token"}
 
 
 def doctor(
@@ -29,13 +28,11 @@ def doctor(
     from promptlab.provenance import find_versions
 
     check_form(output)
-    if scoring not in _BACKENDS:
-        raise UsageError(f"--scoring {scoring}: choose one of {', '.join(_BACKENDS)}.")
     facts: dict[str, Any] = {**find_versions(), **_machine(), "model": model}
     checks: tuple[Check, ...] = ()
     fault: PromptlabError | None = None
     try:
-        found, checks = _model(_BACKENDS[scoring], model, revision, device, dtype)
+        found, checks = _model(scoring, model, revision, device, dtype)
         facts |= found
     except PromptlabError as error:
         fault = error
@@ -67,7 +64,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _model(
-    kind: str, model: str, revision: str | None, device: str, dtype: str
+    scoring: str, model: str, revision: str | None, device: str, dtype: str
 ) -> tuple[dict[str, Any], tuple[Check, ...]]:
     """What runs for the model, as far as it can be loaded, and its checks.
 
@@ -75,9 +72,9 @@ def _model(
         PromptlabError: there is no such model, or no such device.
     """
     from promptlab.auditing import audit
-    from promptlab.registry import BACKENDS
+    from promptlab.backends.base import make_backend
 
-    backend = BACKENDS.get(kind)(model, revision=revision, device=device, dtype=dtype)
+    backend = make_backend(model, scoring=scoring, revision=revision, device=device, dtype=dtype)
     checks = audit(backend)
     facts: dict[str, Any] = {}
     try:

@@ -19,4 +19,4 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda
 Dtype = Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")]
 DrawSeed = Annotated[int, typer.Option(metavar="N", min=0, help="For templates that draw.")]
 Form = Annotated[str, typer.Option(metavar="FORM", help="text or json.")]
-Scoring = Annotated[str, typer.Option(metavar="NAME", help="mask or replaced_token: how the model is asked.")]
+Scoring = Annotated[str, typer.Option(metavar="NAME", help="mask, or replaced_token for ELECTRA and DeBERTa-v3.")]

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from promptlab.cli.console import check_form, split_pairs
-from promptlab.cli.options import Device, DrawSeed, Dtype, IncludePrompts, MaxLength, Model, Revision
+from promptlab.cli.options import Device, DrawSeed, Dtype, IncludePrompts, MaxLength, Model, Revision, Scoring
 from promptlab.errors import DataError, UsageError
 
 FORMS = ("csv", "jsonl")
@@ -39,6 +39,7 @@ def predict(
     max_length: MaxLength = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
+    scoring: Scoring = "mask",
     batch_size: Annotated[str, typer.Option(metavar="N", help="auto or a number of prompts.")] = "auto",
     seed: DrawSeed = 0,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put before the names of the new columns.")] = "",
@@ -67,6 +68,7 @@ def predict(
         max_length=max_length,
         device=device,
         dtype=dtype,
+        scoring=scoring,
         batch_size=batch_size,
         seed=seed,
         prefix=prefix,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from promptlab.cli.console import check_form, print_json, print_lines, split_names
-from promptlab.cli.options import Device, Form, Include, Model, Revision
+from promptlab.cli.options import Device, Form, Include, Model, Revision, Scoring
 
 
 def preview(
@@ -27,6 +27,7 @@ def preview(
     rows: Annotated[int, typer.Option("--rows", "-n", metavar="N", min=1, help="How many rows to show.")] = 1,
     max_length: Annotated[str | None, typer.Option(metavar="N", help="Most tokens of a prompt.")] = None,
     device: Device = "auto",
+    scoring: Scoring = "mask",
     seed: Annotated[str, typer.Option(metavar="N", help="The one seed.")] = "0",
     output: Form = "text",
 ) -> None:
@@ -48,6 +49,7 @@ def preview(
         "limit": rows,
         "max_length": max_length,
         "device": device,
+        "scoring": scoring,
         "seed": seed,
     }
     spec = make_run_spec({key: value for key, value in given.items() if value is not None})

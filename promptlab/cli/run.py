@@ -79,6 +79,9 @@ def run(
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 (default), bfloat16 or float16.")] = None,
+    scoring: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mask (default), or replaced_token for ELECTRA, DeBERTa-v3.")
+    ] = None,
     batch_size: Annotated[
         str | None, typer.Option(metavar="N", help="auto (a token budget) or a number of prompts.")
     ] = None,
@@ -133,6 +136,7 @@ def run(
         "max_length": max_length,
         "device": device,
         "dtype": dtype,
+        "scoring": scoring,
         "batch_size": batch_size,
         "seed": seed,
         "output_path": output_path,
@@ -210,6 +214,8 @@ def _plan_lines(plan: Any) -> list[str]:
     for model in described["models"]:
         counts = f"{model['blocks']} blocks, {model['cells']} cells, at most {model['prompts']} prompts of rows"
         more = f" and {model['calibration_prompts']} of calibrations" if model["calibration_prompts"] else ""
+        if model["filled_prompts"]:
+            more += f", and {model['filled_prompts']} with words in their slots"
         lines += _wrapped(f"{model['model']}: {counts}{more}", "")
         for task, facts in model["tasks"].items():
             lines.append(f"  {task}: {facts['rows']} rows")

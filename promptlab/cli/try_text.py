@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from promptlab.cli.console import check_form, print_json, print_lines
-from promptlab.cli.options import Device, DrawSeed, Dtype, Form, IncludePrompts, MaxLength, Model, Revision
+from promptlab.cli.options import Device, DrawSeed, Dtype, Form, IncludePrompts, MaxLength, Model, Revision, Scoring
 from promptlab.errors import UsageError
 
 
@@ -28,11 +28,11 @@ def try_text(
     max_length: MaxLength = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
+    scoring: Scoring = "mask",
     seed: DrawSeed = 0,
     output: Form = "text",
 ) -> None:
     """Ask a model about one text: probabilities, mass, fills."""
-    from promptlab.registry import BACKENDS
     from promptlab.specs.template import load_templates
     from promptlab.specs.verbalizer import load_verbalizers
 
@@ -40,9 +40,11 @@ def try_text(
     rows = _rows(text or [], field or [])
     templates = load_templates(template, include=include or [])
     verbalizers = load_verbalizers(labels, include=include or [])
-    backend = BACKENDS.get("mlm")(model, revision=revision, device=device, dtype=dtype)
 
+    from promptlab.backends.base import make_backend
     from promptlab.previewing import try_text as ask
+
+    backend = make_backend(model, scoring=scoring, revision=revision, device=device, dtype=dtype)
 
     found = [
         ask(row, one, verbalizers, backend, max_length=max_length, seed=seed)

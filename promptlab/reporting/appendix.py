@@ -182,11 +182,21 @@ def _verbalizer_table(verbalizers: Mapping[str, Any]) -> Iterable[Part]:
     if verbalizers:
         yield Subheading("Verbalizers")
         rows = [
-            [name, _words(item["labels"]), str(item.get("pool", "")), item.get("reference") or "", item["hash"]]
+            [name, _words(item["labels"]), _rule(item), item.get("reference") or "", item["hash"]]
             for name, item in _sorted(verbalizers)
         ]
-        heads = ["`verbalizer", "label: words", "pool", "reference", "`hash"]
+        heads = ["`verbalizer", "label: words", "rule", "reference", "`hash"]
         yield make_table(heads, rows, fold=plural(len(rows), "verbalizer"))
+
+
+def _rule(item: Mapping[str, Any]) -> str:
+    """How words become label scores: the pool, and the rule for words of several tokens where there is one."""
+    parts = [str(item.get("pool", ""))]
+    if item.get("multi_token", "refuse") != "refuse":
+        parts.append(str(item["multi_token"]))
+    if item.get("normalize", "sum") != "sum":
+        parts.append("mean over tokens")
+    return ", ".join(parts)
 
 
 def _words(labels: Mapping[str, Sequence[str]]) -> str:

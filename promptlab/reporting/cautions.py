@@ -15,6 +15,9 @@ CAUTION_KINDS = (
     "skipped cells",
     "no gold labels",
     "low mass",
+    "replaced tokens",
+    "first tokens",
+    "unequal lengths",
     "one-sided predictions",
     "controls",
     "unscored rows",
@@ -51,6 +54,9 @@ def cautions(grid: Grid) -> list[Caution]:
         _skipped(grid),
         _no_gold(grid),
         _low_mass(grid),
+        _replaced_tokens(grid),
+        _first_tokens(grid),
+        _unequal_lengths(grid),
         _one_sided(grid),
         _controls(grid),
         _unscored(grid),
@@ -106,6 +112,54 @@ def _low_mass(grid: Grid) -> str:
         f"{len(low)} of {pairs} give the label words less than {round_percent(LOW_MASS)} of the probability at the "
         f"mask (lowest {percent(min(masses))}): these templates do not ask for these words."
     )
+
+
+def _replaced_tokens(grid: Grid) -> str:
+    if not any(cell.scoring == "replaced_token" for cell in grid.decided):
+        return ""
+    return (
+        "Words were judged in their place by a replaced-token detector: scores are log p(original), which are no "
+        "probabilities over words, so there is no mass. Compare them with each other, not with those of masked models."
+    )
+
+
+def _first_tokens(grid: Grid) -> str:
+    cut = [cell for cell in _split_cells(grid) if cell.multi_token == "first_token"]
+    if not cut:
+        return ""
+    words = listing([grid.verbalizers()[name] for name in dict.fromkeys(cell.verbalizer for cell in cut)])
+    return (
+        f"Words of several tokens in {words} are judged by their first token alone (first_token): it may begin many "
+        "other words too."
+    )
+
+
+def _unequal_lengths(grid: Grid) -> str:
+    unequal: dict[str, Result] = {}
+    for cell in _split_cells(grid):
+        if cell.multi_token != "first_token" and len(set(_lengths(cell))) > 1:
+            unequal.setdefault(cell.verbalizer, cell)
+    if not unequal:
+        return ""
+    names = grid.verbalizers()
+    shown = [
+        f"{names[name]} ({min(_lengths(cell))} to {max(_lengths(cell))} tokens, "
+        f"{'summed' if cell.normalize == 'sum' else 'averaged'})"
+        for name, cell in unequal.items()
+    ]
+    return (
+        f"Label words of unlike lengths are compared in {listing(shown)}: a sum favours short words and a mean long "
+        "ones, so that part of a difference between labels is one between lengths."
+    )
+
+
+def _split_cells(grid: Grid) -> list[Result]:
+    """Decided cells with a word of several tokens."""
+    return [cell for cell in grid.decided if cell.num_tokens]
+
+
+def _lengths(cell: Result) -> list[int]:
+    return [number for numbers in cell.num_tokens.values() for number in numbers]
 
 
 def _one_sided(grid: Grid) -> str:

@@ -59,7 +59,7 @@ def to_csv(results: RunResults) -> str:
 def columns(results: RunResults) -> list[str]:
     """Names of the columns: what names the cell, its metrics, then counts."""
     names = ["run", "cell", "block", "model", "task", "family", "split", "template", "kind", "verbalizer", "pool"]
-    names += ["calibration"]
+    names += ["multi_token", "normalize", "num_tokens", "scoring", "calibration"]
     for metric in metric_names(results):
         names += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_interval"]
     names += ["mass", "prior_label", "prior", "predicted_label", "predicted_share"]
@@ -91,6 +91,10 @@ def _row(cell: Result, metrics: list[str]) -> dict[str, Value]:
         "kind": "ensemble" if cell.members else kind_of(cell),
         "verbalizer": cell.verbalizer,
         "pool": cell.pool,
+        "multi_token": cell.multi_token,
+        "normalize": cell.normalize,
+        "num_tokens": _num_tokens(cell),
+        "scoring": cell.scoring,
         "calibration": cell.calibration,
         "mass": cell.mass,
         "skipped": cell.skipped,
@@ -105,6 +109,12 @@ def _row(cell: Result, metrics: list[str]) -> dict[str, Value]:
         row[f"{name}_high"] = value.high if value else None
         row[f"{name}_interval"] = f"{value.interval} {value.confidence:g}" if value else None
     return row | _labels(cell)
+
+
+def _num_tokens(cell: Result) -> str:
+    """How many tokens the words of a label have: `1`, or `1-3` where they differ."""
+    numbers = [number for several in cell.num_tokens.values() for number in several] or [1]
+    return str(numbers[0]) if len(set(numbers)) == 1 else f"{min(numbers)}-{max(numbers)}"
 
 
 def _labels(cell: Result) -> dict[str, Value]:

@@ -101,8 +101,8 @@ def test_a_word_that_splits_is_refused_with_its_split(tokenizers: dict[str, Any]
     assert ["good", "##n", "##ess"] == tokenizers["bert"].convert_ids_to_tokens(list(found.pieces))
     verbalizer = Verbalizer.from_labels({"a": "goodness", "b": "good"}, name="v")
     expected = (
-        "label word 'goodness' splits into 3 tokens (good ##n ##ess) in '… ___.': use a word that is one token, or a "
-        "rule for several, such as v@left_to_right."
+        "label word 'goodness' splits into 3 tokens (good ##n ##ess) in '… ___.': use a word that is one token, or "
+        "name a rule for several by @left_to_right behind the verbalizer."
     )
     assert {"goodness": expected} == word_faults({"goodness": found, "good": WordTokens(((5,),))}, verbalizer)
 
