@@ -194,15 +194,41 @@ def test_words_for_audits_are_fills_of_every_mask(judges: dict[str, ReplacedToke
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
+def test_padding_on_the_left_moves_prompts_to_the_right(judges: dict[str, ReplacedTokenBackend], kind: str) -> None:
+    """For audits a batch is padded there as by hand, which changes the numbers of both families."""
+    import torch
+
+    backend, token = judges[kind], 9
+    encoded = encode(backend)
+    width, pad = max(len(one) for one in encoded), backend.tokenizer.pad_token_id
+    expected = []
+    for one in encoded:
+        ids = np.where(np.isin(np.arange(len(one)), one.mask_positions), token, one.input_ids).tolist()
+        num_pads = width - len(one)
+        inputs = {"input_ids": [pad] * num_pads + ids, "attention_mask": [0] * num_pads + [1] * len(one)}
+        if kind == "electra":
+            inputs["token_type_ids"] = [0] * num_pads + one.segment_ids.tolist()
+        with torch.inference_mode():
+            logits = backend._model(**{name: torch.tensor([values]) for name, values in inputs.items()}).logits[0]
+        expected += [-np.logaddexp(0, float(logits[num_pads + place])) for place in one.mask_positions]
+    found = backend.plain_log_probs(encoded, np.array([token]), pad_left=True)[:, 0]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    assert np.abs(found - backend.word_log_probs(encoded, np.array([token]))[:, 0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
 def test_bfloat16_stays_near_float32(
     judges: dict[str, ReplacedTokenBackend], detectors: dict[str, Path], kind: str
 ) -> None:
-    """The numbers are float32 whatever the dtype of the weights."""
+    """The numbers are float32 whatever the dtype of the weights, and are not rounded to it after the logit."""
+    import torch
+
     rough = ReplacedTokenBackend(str(detectors[kind]), device="cpu", dtype="bfloat16")
     prompts = fills_of(rough)
     found = rough.score_fills(prompts)
     assert (np.float32, "bfloat16", "bfloat16") == (found.dtype, rough.scorer.dtype, rough.facts()["dtype"])
     np.testing.assert_allclose(found, judges[kind].score_fills(prompts), atol=BFLOAT16_TOLERANCE)
+    assert found.tolist() != torch.from_numpy(found).bfloat16().tolist()
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
