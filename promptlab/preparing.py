@@ -205,7 +205,7 @@ def _write_rows(
         kept += encoded if is_kept else []
     metadata: dict[str, Any] = {"words": dict(prepared.words[name])}
     if len(contexts) <= MAX_CONTEXTS and all(context.is_literal for context in contexts):
-        metadata["contexts"] = [[context.left, context.right, context.shown] for context in contexts]
+        metadata["contexts"] = [context.stored() for context in contexts]
     store.write_rows(source.stored, columns.rows(), metadata)
     return kept if is_kept else None
 
