@@ -21,7 +21,7 @@ TEXTS = {
     "lm_bff": "{{ text | drop_last_character }}? {{ mask }}{{ sep }} {{ text }}\n",
     "pet": "it was {{ mask }}.{{ sep }} {{ text }}\n",
 }
-NEW = {"bad": "no", "good": "yes"}
+NEW = {"bad": "bad", "good": "good"}  # words of no verbalizer in the folder
 
 
 @pytest.fixture

@@ -248,6 +248,21 @@ def test_truncation_keeps_the_mask_and_the_template(tokenizers: dict[str, Any], 
     assert isinstance(too_long, Unscorable)
 
 
+@pytest.mark.parametrize("pieces", WAYS)
+def test_a_cut_goes_through_no_character_of_any_piece(tokenizers: dict[str, Any], pieces: Pieces) -> None:
+    """A letter goes with its accent in a later piece too, and a blank does not stay alone before the mask."""
+    tokenizer = tokenizers["roberta"]
+    asked = apart(prompt("it was ", MASK, ", ", field("yes e\u0301")), pieces)
+    whole = encode(tokenizer, asked)
+    assert ["\u0120", "e"] == tokenizer.convert_ids_to_tokens(whole.input_ids)[-5:-3]
+    cut_once = encode(tokenizer, asked, len(whole) - 1)
+    assert 3 == cut_once.num_truncated
+    assert ["\u0120yes", "\u0120"] == tokenizer.convert_ids_to_tokens(cut_once.input_ids)[-3:-1]
+    asked = apart(prompt("it was ", field("great  good"), MASK), pieces)
+    cut_once = encode(tokenizer, asked, len(encode(tokenizer, asked)) - 1)
+    assert ["\u0120great", "<mask>", "</s>"] == tokenizer.convert_ids_to_tokens(cut_once.input_ids)[-3:]
+
+
 @pytest.mark.parametrize("kind", TOKENIZER_KINDS)
 @pytest.mark.parametrize("pieces", WAYS)
 @pytest.mark.parametrize("text", ["[MASK]", "<mask>", "</s>", "great [SEP] bad", "<s><pad>", "[UNK]"])
