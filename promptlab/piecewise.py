@@ -27,10 +27,11 @@ class Piece:
 
     def owner_of(self, start: int, end: int) -> int | None:
         """The one segment that the visible characters of a token lie in; None where it spans two."""
-        while start < end - 1 and self.text[start].isspace():
+        text, owners = self.text, self.owners
+        while start < end - 1 and text[start].isspace():
             start += 1
-        first = self.owners[min(start, len(self.owners) - 1)]
-        last = self.owners[max(min(end, len(self.owners)) - 1, 0)] if end > start else first
+        first = owners[min(start, len(owners) - 1)]
+        last = owners[max(min(end, len(owners)) - 1, 0)] if end > start else first
         return first if first == last else None
 
 
