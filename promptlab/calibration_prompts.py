@@ -44,8 +44,11 @@ class PromptGroup:
     @functools.cached_property
     def hash(self) -> str:
         """Identifies the texts, in order, and the template where it is another one."""
-        text = self.template.template.text if self.template is not None else None
-        return content_hash([self.name, text, [[example.id, dict(example.fields)] for example in self.examples]])
+        template = self.template.template if self.template is not None else None
+        text = template.text if template is not None else None
+        apart = [template.pieces] if template is not None and template.pieces != "whole" else []
+        asked = [[example.id, dict(example.fields)] for example in self.examples]
+        return content_hash([self.name, text, asked, *apart])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,10 +104,11 @@ def content_free(fields: Sequence[str]) -> PromptGroup:
 
 def domain_prompt(template: CompiledTemplate) -> PromptGroup | str:
     """The template's own text without a row (Holtzman et al. 2021, section 3)."""
-    text = template.template.domain_prompt
+    whole, text = template.template, template.template.domain_prompt
     if text is None:
         return "needs a domain_prompt in the head of the template, and it has none."
-    alone = Template(name=template.template.name, family=None, path=f"{template.shown} domain_prompt", text=text)
+    path = f"{template.shown} domain_prompt"
+    alone = Template(name=whole.name, family=None, path=path, text=text, pieces=whole.pieces)
     return PromptGroup(DOMAIN_PROMPT, (Example("domain-prompt", -1, {}),), compile_template(alone))
 
 

@@ -1,7 +1,8 @@
 """Prompt -> token ids with roles: exactly what the tokenizer itself gives, with the masks where the template has them.
 
-The text between two sentence boundaries is tokenised in one call, with a placeholder that the tokenizer treats as it
-treats its own mask token; special tokens in the text of a row are never parsed. Roles follow from character offsets.
+The text between two sentence boundaries is tokenised in one call, or in the pieces that its template asks for, with a
+placeholder that the tokenizer treats as it treats its own mask token; special tokens in the text of a row are never
+parsed. Roles follow from character offsets.
 The special-token frame is learned by probing the tokenizer, not by the name of its class.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,15 @@ import numpy as np
 
 from promptlab.characters import is_continued
 from promptlab.errors import DataError, ModelError
-from promptlab.types import EncodedPrompt, Prompt, Role, Segment, Unscorable
+from promptlab.piecewise import Piece, cut_pieces
+from promptlab.types import EncodedPrompt, Pieces, Prompt, Role, Segment, Unscorable
 
 if TYPE_CHECKING:
     from jaxtyping import Int32
 
 PLACEHOLDER = "<|promptlab:mask|>"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what half a character decodes to
+_LOOKED_UP = ("<", "[", ".", ",")  # LM-BFF asks the vocabulary for a label word that begins so
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +58,23 @@ class Encoder:
         tokenizer: a fast tokenizer of transformers, with a mask token.
         max_length: the most tokens of an encoded prompt, the frame included.
         uses_segment_ids: whether the model tells the two parts of a pair apart by segment ids.
+        fills_with_words: whether words stand in the slots and never a mask: the text behind a slot is then tokenised
+            as behind a word. SentencePiece vocabularies put a blank behind a mask, which stands behind no word.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int, uses_segment_ids: bool) -> None:
+    def __init__(
+        self, tokenizer: Any, *, max_length: int, uses_segment_ids: bool, fills_with_words: bool = False
+    ) -> None:
         self.max_length = max_length
         self.uses_segment_ids = uses_segment_ids
         self._tokenizer = tokenizer
-        self._backend, self._placeholder_id = _with_placeholder(tokenizer)
+        self._backend, self._placeholder_id = _with_placeholder(tokenizer, fills_with_words=fills_with_words)
         self._mask_id = int(tokenizer.mask_token_id)
         self._special_ids = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         self.unknown_id: int | None = tokenizer.unk_token_id
-        self._frames = {1: _probe_frame(tokenizer, 1)}
+        self._frames: dict[tuple[int, bool], Frame] = {}
+        self._frame(1, "whole")
+        self._blank = self._probe_blank()
 
     @property
     def tokenizer(self) -> Any:
@@ -91,23 +101,24 @@ class Encoder:
         Raises:
             DataError: a row contains the placeholder, or a prompt has more than two parts.
         """
-        parts = [split_parts(prompt) for prompt in prompts]
-        texts = [_part_text(part) for prompt_parts in parts for part in prompt_parts]
+        cut = [self._cut(prompt) for prompt in prompts]
+        texts = [piece.text for parts in cut for pieces in parts for piece in pieces]
         encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
-        texts_again = iter(texts)
-        encoded = []
-        for prompt, prompt_parts in zip(prompts, parts, strict=True):
-            offset, tokenised = 0, []
-            for part in prompt_parts:
-                tokenised.append(self._assign(part, offset, next(texts_again), next(encodings)))
-                offset += len(part) + 1
-            encoded.append(self._finish(prompt, tokenised, reserve))
-        return encoded
+        return [
+            self._finish(prompt, [self._assemble(prompt, pieces, encodings) for pieces in parts], reserve)
+            for prompt, parts in zip(prompts, cut, strict=True)
+        ]
 
     def tokens(self, text: str) -> list[int]:
         """Ids of a text as it stands, without frame; the placeholder gives the mask."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         return [self._mask_id if token == self._placeholder_id else int(token) for token in ids]
+
+    def word_tokens(self, word: str, pieces: Pieces) -> list[int]:
+        """Ids of a label word by itself, as a program that cuts prompts into such pieces takes them."""
+        if pieces == "lm_bff" and word.startswith(_LOOKED_UP):
+            return self._look_up(word)
+        return self.tokens((" " if pieces == "lm_bff" else self._blank) + word)
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """Word pieces as the vocabulary spells them."""
@@ -123,25 +134,58 @@ class Encoder:
         pairs = zip(decoded, self.token_texts(ids), strict=True)
         return [piece if _REPLACEMENT in word else word for word, piece in pairs]
 
-    def _frame(self, num_parts: int) -> Frame:
-        if num_parts not in self._frames:
-            self._frames[num_parts] = _probe_frame(self._tokenizer, num_parts)
-        return self._frames[num_parts]
+    def _frame(self, num_parts: int, pieces: Pieces) -> Frame:
+        key = (num_parts, pieces == "lm_bff")
+        if key not in self._frames:
+            self._frames[key] = self._lm_bff_frame(num_parts) if key[1] else _probe_frame(self._tokenizer, num_parts)
+        return self._frames[key]
 
-    def _assign(self, segments: list[Segment], offset: int, text: str, encoding: Any) -> _Part:
-        """Roles and owners of the tokens of one part, from character offsets."""
-        owner_of = _owner_of_characters(segments)
-        part = _Part([], [], [], [], text)
-        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            owner = _owner(text, owner_of, start, end)
-            role = _role(segments, owner)
-            if token == self._placeholder_id:
-                token, role = self._mask_id, Role.MASK
-            ids = self._spelled_out(text[start:end]) if self._is_faked(token, role) else [int(token)]
-            part.ids += ids
-            part.roles += [int(role)] * len(ids)
-            part.owners += [offset + (owner if owner is not None else 0)] * len(ids)
-            part.spans += [(start, end)] * len(ids)
+    def _lm_bff_frame(self, num_parts: int) -> Frame:
+        """One separator between two parts, and no segment of their own: LM-BFF never hands segment ids on."""
+        alone, sep = self._frame(1, "whole"), self._tokenizer.sep_token_id
+        if num_parts > 1 and sep is None:
+            raise ModelError("the tokenizer has no token to separate sentences, which pieces: lm_bff needs for a pair.")
+        kinds = ((0,) * len(alone.prefix), *[(0,)] * (2 * num_parts - 1), (0,) * len(alone.suffix))
+        return Frame(alone.prefix, (sep,) if num_parts > 1 else (), alone.suffix, kinds)
+
+    def _probe_blank(self) -> str:
+        """A blank where the tokenizer tells a word with one before it from the bare word, and does not write it apart.
+
+        Byte-level BPE does. WordPiece has no blanks, and SentencePiece puts its own before a text.
+        """
+        bare, spaced, first, both = (self.tokens(text) for text in ("a", " a", "b", "b a"))
+        return " " if spaced != bare and both == first + spaced else ""
+
+    def _cut(self, prompt: Prompt) -> list[list[Piece]]:
+        """The texts of a prompt that are tokenised apart."""
+        return cut_pieces(_checked_parts(prompt), prompt.pieces, mask=PLACEHOLDER, blank=self._blank)
+
+    def _look_up(self, text: str) -> list[int]:
+        """The id of a text in the vocabulary, or the unknown token; where there is none either, what it is cut into."""
+        token = self._tokenizer.convert_tokens_to_ids(text)
+        return self.tokens(text) if token is None else [int(token)]
+
+    def _assemble(self, prompt: Prompt, pieces: Sequence[Piece], encodings: Iterator[Any]) -> _Part:
+        """The tokens of one part, with their roles and owners from character offsets."""
+        part = _Part([], [], [], [], "".join(piece.text for piece in pieces))
+        before = 0
+        for piece in pieces:
+            encoding = next(encodings)
+            ids, spans = encoding.ids, encoding.offsets
+            if piece.is_looked_up:
+                ids = self._look_up(piece.text)
+                spans = [(0, len(piece.text))] * len(ids)
+            for token, (start, end) in zip(ids, spans, strict=True):
+                owner = piece.owner_of(start, end)
+                role = _role(prompt.segments, owner)
+                if token == self._placeholder_id:
+                    token, role = self._mask_id, Role.MASK
+                safe = self._spelled_out(piece.text[start:end]) if self._is_faked(token, role) else [int(token)]
+                part.ids += safe
+                part.roles += [int(role)] * len(safe)
+                part.owners += [owner if owner is not None else piece.owners[0]] * len(safe)
+                part.spans += [(before + start, before + end)] * len(safe)
+            before += len(piece.text)
         return part
 
     def _is_faked(self, token: int, role: Role) -> bool:
@@ -157,7 +201,7 @@ class Encoder:
         return ids
 
     def _finish(self, prompt: Prompt, parts: list[_Part], reserve: int) -> EncodedPrompt | Unscorable:
-        frame = self._frame(len(parts))
+        frame = self._frame(len(parts), prompt.pieces)
         num_special = len(frame.prefix) + len(frame.suffix) + len(frame.between) * (len(parts) - 1)
         num_truncated = _truncate(prompt, parts, self.max_length - num_special - reserve)
         if num_truncated is None:
@@ -191,7 +235,7 @@ def _prompt_key(*arrays: Int32[np.ndarray, " token"]) -> str:
     return digest.hexdigest()
 
 
-def _with_placeholder(tokenizer: Any) -> tuple[Any, int]:
+def _with_placeholder(tokenizer: Any, *, fills_with_words: bool) -> tuple[Any, int]:
     """A copy of the tokenizer's engine that parses no special token, and the id of the placeholder in it.
 
     The placeholder strips blanks as the mask token does, so the text around it is cut as around a real mask.
@@ -203,7 +247,7 @@ def _with_placeholder(tokenizer: Any) -> tuple[Any, int]:
         raise ModelError(f"the tokenizer {type(tokenizer).__name__} is not a fast one (no tokenizer.json).")
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token, so the checkpoint is no masked language model.")
-    engine = Tokenizer.from_str(backend.to_str())
+    engine = Tokenizer.from_str(_as_first_only(backend.to_str()) if fills_with_words else backend.to_str())
     engine.no_truncation()
     engine.no_padding()
     engine.encode_special_tokens = True
@@ -213,11 +257,19 @@ def _with_placeholder(tokenizer: Any) -> tuple[Any, int]:
     return engine, int(engine.token_to_id(PLACEHOLDER) or 0)
 
 
+def _as_first_only(engine: str) -> str:
+    """A tokenizer that marks a blank at the start of a text alone, and not behind every special token too."""
+    described = json.loads(engine)
+    pre_tokenizer = described.get("pre_tokenizer") or {}
+    for part in (pre_tokenizer, *pre_tokenizer.get("pretokenizers", ())):
+        if part.get("prepend_scheme") == "always":
+            part["prepend_scheme"] = "first"
+    return json.dumps(described)
+
+
 def _probe_frame(tokenizer: Any, num_parts: int) -> Frame:
     """The special tokens that the tokenizer puts around one text or a pair, found by looking at what it does."""
     texts = ("a", "b")[:num_parts]
-    if num_parts > 2:
-        raise DataError(f"a prompt has {num_parts} parts: {{{{ sep }}}} may stand once in a template.")
     inner = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     whole = tokenizer(*texts, return_token_type_ids=True)
     ids, types = list(whole["input_ids"]), list(whole["token_type_ids"])
@@ -240,11 +292,7 @@ def check_text(prompt: Prompt) -> None:
     Raises:
         DataError: the reason, without the place of the row.
     """
-    parts = split_parts(prompt)
-    if len(parts) > 2:
-        raise DataError(f"a prompt has {len(parts)} parts: {{{{ sep }}}} may stand once in a template.")
-    for part in parts:
-        _part_text(part)
+    _checked_parts(prompt)
 
 
 def split_parts(prompt: Prompt) -> list[list[Segment]]:
@@ -258,32 +306,19 @@ def split_parts(prompt: Prompt) -> list[list[Segment]]:
     return parts
 
 
-def _part_text(segments: list[Segment]) -> str:
-    """The text of a part; neighbouring texts may not spell the placeholder together either."""
-    text = "".join(PLACEHOLDER if segment.kind == "mask" else segment.text for segment in segments)
-    if text.count(PLACEHOLDER) != sum(segment.kind == "mask" for segment in segments):
-        raise DataError(f"a text contains {PLACEHOLDER!r}, which promptlab reserves for masks.")
-    return text
+def _checked_parts(prompt: Prompt) -> list[list[Segment]]:
+    """The parts of a prompt, two at most; neighbouring texts may not spell the placeholder together either."""
+    parts = split_parts(prompt)
+    if len(parts) > 2:
+        raise DataError(f"a prompt has {len(parts)} parts: {{{{ sep }}}} may stand once in a template.")
+    for part in parts:
+        text = "".join(PLACEHOLDER if segment.kind == "mask" else segment.text for segment in part)
+        if text.count(PLACEHOLDER) != sum(segment.kind == "mask" for segment in part):
+            raise DataError(f"a text contains {PLACEHOLDER!r}, which promptlab reserves for masks.")
+    return parts
 
 
-def _owner_of_characters(segments: list[Segment]) -> list[int]:
-    """The segment that each character of a part belongs to."""
-    owners: list[int] = []
-    for number, segment in enumerate(segments):
-        owners += [number] * (len(PLACEHOLDER) if segment.kind == "mask" else len(segment.text))
-    return owners
-
-
-def _owner(text: str, owner_of: list[int], start: int, end: int) -> int | None:
-    """The one segment that a token's visible characters lie in; None where it spans two."""
-    while start < end - 1 and text[start].isspace():
-        start += 1
-    first = owner_of[min(start, len(owner_of) - 1)]
-    last = owner_of[max(min(end, len(owner_of)) - 1, 0)] if end > start else first
-    return first if first == last else None
-
-
-def _role(segments: list[Segment], owner: int | None) -> Role:
+def _role(segments: Sequence[Segment], owner: int | None) -> Role:
     if owner is None:
         return Role.LITERAL
     return {"field": Role.FIELD, "soft": Role.SOFT}.get(segments[owner].kind, Role.LITERAL)

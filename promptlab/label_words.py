@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from promptlab.encoding import PLACEHOLDER, Encoder, split_parts
 from promptlab.specs.verbalizer import BETWEEN_SLOTS, slot_words
-from promptlab.types import Prompt, WordTokens
+from promptlab.types import Pieces, Prompt, WordTokens
 
 _STAND_IN = "x"
 _BLANK = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a blank
@@ -24,13 +24,26 @@ class Context:
     """The text that touches a slot on its left and on its right.
 
     `shown` is how messages print it: text of a row becomes an ellipsis there, because messages are stored. `is_literal`
-    says that no text of a row stands in it, so that it may be stored itself.
+    says that no text of a row stands in it, so that it may be stored itself. `pieces` says how the prompt is cut before
+    it is tokenised: where it is not `whole`, a word is looked up by itself.
     """
 
     left: str
     right: str
     shown: str = field(default="", compare=False)
     is_literal: bool = field(default=True, compare=False)
+    pieces: Pieces = "whole"
+
+    def stored(self) -> list[str | bool]:
+        """What `Context(*stored)` is made of again; what is plain is left out."""
+        apart = [self.is_literal, self.pieces] if self.pieces != "whole" else []
+        return [self.left, self.right, self.shown, *apart]
+
+
+_APART = {
+    "lm_bff": Context(" ", "", "' ___' (pieces: lm_bff)", pieces="lm_bff"),
+    "pet": Context("", "", "'___' (pieces: pet)", pieces="pet"),
+}
 
 
 def slot_contexts(prompt: Prompt) -> tuple[Context, ...]:
@@ -38,8 +51,10 @@ def slot_contexts(prompt: Prompt) -> tuple[Context, ...]:
 
     A side that begins with a space is cut down to that space and a stand-in letter: what lies beyond a space does not
     change how a word is tokenised. A side that touches text keeps that text up to the next space. Other blanks count as
-    text, because not every tokenizer cuts at them.
+    text, because not every tokenizer cuts at them. In a prompt that is not tokenised whole, nothing touches a slot.
     """
+    if prompt.pieces != "whole":
+        return tuple(_APART[prompt.pieces] for segment in prompt.segments if segment.kind == "mask")
     contexts = []
     for part in split_parts(prompt):
         texts = [PLACEHOLDER if segment.kind == "mask" else segment.text for segment in part]
@@ -113,6 +128,8 @@ def _find_in(encoder: Encoder, word: str, context: Context, with_mask: list[int]
     is_left_kept = with_word[:num_left] == with_mask[:num_left]
     num_pieces = _num_pieces(encoder, with_word[num_left:], with_mask[num_left + 1 :]) if is_left_kept else 0
     ids = with_word[num_left : num_left + num_pieces]
+    if context.pieces != "whole":
+        ids = encoder.word_tokens(word, context.pieces)
     if not ids:
         side = "behind" if is_left_kept else "before"
         changes = f"label word '{word}' changes its neighbours in {context.shown}: the text {side} it is cut otherwise"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from promptlab.specs.verbalizer import Verbalizer
 
 KINDS = (*FOLDERS.values(), "models", "metrics", "calibrations")
-RECORD_VERSION = 1  # goes up when a record gets other keys, so that none of an older shape is shown
+RECORD_VERSION = 2  # goes up when a record gets other keys, so that none of an older shape is shown
 
 Record = Mapping[str, Any]
 
@@ -87,6 +87,7 @@ def template_record(template: Template) -> Record:
         "tags": list(template.tags),
         "text": template.text,
         "domain_prompt": template.domain_prompt,
+        "pieces": template.pieces,
         "reference": template.reference,
         "notes": template.notes,
         "hash": template.hash,

@@ -44,6 +44,7 @@ TEMPLATE: Mapping[str, str] = {
     "fields": "Fields that the text may read; a misspelt one is then a fault of the file.",
     "tags": "What the template is for: `instructive`, or a control.",
     "domain_prompt": "The text without a row, which the calibration `pmi_dc` compares with.",
+    "pieces": "How the text is cut before it is tokenised: not at all, or as the programs of LM-BFF or PET do.",
     "reference": "Where it was published.",
     "notes": "What a reader should know.",
 }

@@ -285,7 +285,7 @@ def _write_rows(
         kept += encoded if is_kept else []
     metadata: dict[str, Any] = {}
     if len(contexts) <= MAX_CONTEXTS and all(context.is_literal for slots in contexts for context in slots):
-        metadata["contexts"] = [[[slot.left, slot.right, slot.shown] for slot in slots] for slots in contexts]
+        metadata["contexts"] = [[slot.stored() for slot in slots] for slots in contexts]
     store.write_rows(source.stored, columns.rows(), prepared.words[name], metadata)
     return kept if is_kept else None
 

@@ -129,10 +129,10 @@ def render(
     parts = [piece if isinstance(piece, Segment) else Segment("literal", piece) for piece in pieces]
     if sum(len(part.text) for part in parts) > sandbox.MAX_CHARACTERS:
         raise TemplateError(f"{shown} is longer than {sandbox.MAX_CHARACTERS} characters.")
-    segments = _merge(parts)
+    segments = _merge(parts, keeps_empty_fields=compiled.template.pieces != "whole")
     if not any(segment.kind == "mask" for segment in segments):
         raise TemplateError(f"{shown} rendered no {{{{ mask }}}}.")
-    return Prompt(segments)
+    return Prompt(segments, compiled.template.pieces)
 
 
 def check_masks(compiled: CompiledTemplate, example: Example, prompt: Prompt, *, number: int) -> None:
@@ -154,11 +154,12 @@ def count_masks(prompt: Prompt) -> int:
     return sum(segment.kind == "mask" for segment in prompt.segments)
 
 
-def _merge(segments: list[Segment]) -> tuple[Segment, ...]:
-    """Neighbouring literals become one, empty text goes."""
+def _merge(segments: list[Segment], *, keeps_empty_fields: bool) -> tuple[Segment, ...]:
+    """Neighbouring literals become one, empty text goes; an empty field stays where the text is cut at fields."""
     merged: list[Segment] = []
+    gone = ("literal",) if keeps_empty_fields else ("literal", "field")
     for segment in segments:
-        if segment.kind in ("literal", "field") and not segment.text:
+        if segment.kind in gone and not segment.text:
             continue
         if segment.kind == "literal" and merged and merged[-1].kind == "literal":
             merged[-1] = Segment("literal", merged[-1].text + segment.text)
@@ -245,7 +246,9 @@ def _add_filters() -> None:
     filters["shorten"] = _shorten
     filters["fixed"] = _fixed
     filters["lower_first"] = lambda text: str(text)[:1].lower() + str(text)[1:]
+    filters["upper_first"] = lambda text: str(text)[:1].upper() + str(text)[1:]
     filters["drop_final_punctuation"] = _drop_final_punctuation
+    filters["drop_last_character"] = lambda text: str(text)[:-1]
     filters["choice"] = _choice
 
 

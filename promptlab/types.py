@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SegmentKind = Literal["literal", "field", "mask", "sep", "soft"]
 Keep = Literal["head", "tail", "middle"]
+Pieces = Literal["whole", "lm_bff", "pet"]
 
 
 class Role(enum.IntEnum):
@@ -55,9 +56,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered template: ordered segments with at least one mask."""
+    """A rendered template: ordered segments with at least one mask, and how they are cut before they are tokenised."""
 
     segments: tuple[Segment, ...]
+    pieces: Pieces = "whole"
 
     @property
     def text(self) -> str:

@@ -5,6 +5,8 @@ Also the shorthand in which tests write prompts.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +45,68 @@ def tokenized(tokenizer: Any, asked: Prompt) -> tuple[list[int], list[int]]:
     batches = [[text] for text in written(asked, tokenizer.mask_token)]
     found = tokenizer(*batches, return_token_type_ids=True)
     return list(found["input_ids"][0]), list(found["token_type_ids"][0])
+
+
+# What each tokenizer puts before a text, between two and behind, written down by kind.
+_BERT, _ROBERTA = (("[CLS]",), ("[SEP]",), ("[SEP]",)), (("<s>",), ("</s>", "</s>"), ("</s>",))
+FRAMES: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
+    **dict.fromkeys(("bert", "bert_cased", "bert_chinese", "albert", "deberta_v2", "mini"), _BERT),
+    **dict.fromkeys(("roberta", "roberta_trimmed", "xlm_roberta", "unigram"), _ROBERTA),
+    "modernbert": (("<s>",), ("</s>",), ("</s>",)),
+}
+
+
+def in_pieces(
+    tokenizer: Any, asked: Prompt, frame: Sequence[Sequence[str]], *, has_blank: bool
+) -> tuple[list[int], list[int]]:
+    """Ids and segment ids by the rules of LM-BFF or PET, one text at a time, with the tokenizer that both of them call.
+
+    Args:
+        tokenizer: of transformers.
+        asked: a prompt whose `pieces` names the program.
+        frame: what stands before, between and behind two texts.
+        has_blank: whether PET asks the tokenizer for a blank before each text (`add_prefix_space`).
+    """
+    before, between, behind = (tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in frame)
+    if asked.pieces == "lm_bff":
+        # A mark before each segment; blanks at the end of a literal go behind the mark, and not before a mask.
+        text = "".join(f"\0{segment.kind[0]}{segment.text}" for segment in asked.segments) + "\0."
+        while text != (text := re.sub(r"(\0l[^\0]*?)( +)(\0[lf])", r"\1\3\2", text, count=1)):
+            pass
+        text = re.sub(r"(\0l[^\0]*?) +(?=\0[ms.])", r"\1", text)
+        parts = [_lm_bff_ids(tokenizer, part[0], part[1:]) for part in text.split("\0")[1:]]
+        ids = [*before, *itertools.chain(*parts)]
+        return ids, [0] * len(ids)
+    sides: list[list[str | None]] = [[]]
+    for segment in asked.segments:
+        text = segment.text.strip(" ") if segment.kind == "literal" else segment.text
+        if segment.kind == "sep":
+            sides.append([])
+        elif segment.kind == "mask" or text:
+            sides[-1].append(None if segment.kind == "mask" else text)
+    blank = " " if has_blank else ""
+    found = [[token for text in side for token in _pet_ids(tokenizer, text, blank)] for side in sides]
+    if len(sides) == 1 or not sides[1]:
+        ids = [*before, *found[0], *behind]
+        return ids, [0] * len(ids)
+    first, second = [*before, *found[0], *between], [*found[1], *behind]
+    return first + second, [0] * len(first) + [1] * len(second)
+
+
+def _lm_bff_ids(tokenizer: Any, kind: str, text: str) -> list[int]:
+    if kind in "m":
+        return [tokenizer.mask_token_id]
+    if kind in "s.":
+        return [tokenizer.sep_token_id]
+    if kind == "l" and len(text) == 1:
+        return [tokenizer.convert_tokens_to_ids(text)]
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _pet_ids(tokenizer: Any, text: str | None, blank: str) -> list[int]:
+    if text is None:
+        return [tokenizer.mask_token_id]
+    return list(tokenizer.encode(text if text[0].isspace() else blank + text, add_special_tokens=False))
 
 
 def word_id(tokenizer: Any, asked: Prompt, word: str, *, slot: int = 0) -> int | None:

@@ -93,15 +93,20 @@ class Placement:
         """The tokenizer of the checkpoint."""
         return load_tokenizer(self.checkpoint)
 
-    def encoder(self, max_length: int | None) -> Encoder:
-        """The encoder of this model's tokenizer; see `Backend.encoder`."""
+    def encoder(self, max_length: int | None, *, fills_with_words: bool = False) -> Encoder:
+        """The encoder of this model's tokenizer; see `Backend.encoder` and `Encoder`."""
         limit, num_segment_types = find_limits(self.checkpoint)
         if max_length is not None and max_length > limit:
             raise UsageError(f"--max-length {max_length}: model '{self.checkpoint.name}' reads at most {limit} tokens.")
         if max_length is not None and max_length < 4:
             raise UsageError(f"--max-length {max_length}: write a whole number from 4 to {limit}.")
         length = max_length or min(limit, DEFAULT_MAX_LENGTH)
-        return Encoder(self.tokenizer, max_length=length, uses_segment_ids=num_segment_types >= 2)
+        return Encoder(
+            self.tokenizer,
+            max_length=length,
+            uses_segment_ids=num_segment_types >= 2,
+            fills_with_words=fills_with_words,
+        )
 
     def admit(self, model: Any) -> Any:
         """The loaded model on the device.

@@ -68,7 +68,7 @@ class ReplacedTokenBackend(Backend):
     def encoder(self, max_length: int | None) -> Encoder:
         """The encoder of this model's tokenizer; its masks are the slots that words are put into."""
         refuse_other_types(self._placement.checkpoint)
-        return self._placement.encoder(max_length)
+        return self._placement.encoder(max_length, fills_with_words=True)
 
     def score(
         self,

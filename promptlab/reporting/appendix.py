@@ -171,11 +171,17 @@ def _template_table(templates: Mapping[str, Any]) -> Iterable[Part]:
     if templates:
         yield Subheading("Templates")
         rows = [
-            [name, ", ".join(item["tags"]), item["text"], item.get("reference") or "", item["hash"]]
+            [name, _kind(item), item["text"], item.get("reference") or "", item["hash"]]
             for name, item in _sorted(templates)
         ]
         heads = ["`template", "kind", "`text", "reference", "`hash"]
         yield make_table(heads, rows, fold=plural(len(rows), "template"))
+
+
+def _kind(template: Mapping[str, Any]) -> str:
+    """What a template is for, and how its text is cut where it is not tokenised whole."""
+    pieces = template.get("pieces", "whole")
+    return ", ".join([*template["tags"], *([] if pieces == "whole" else [f"pieces: {pieces}"])])
 
 
 def _verbalizer_table(verbalizers: Mapping[str, Any]) -> Iterable[Part]:

@@ -9,9 +9,10 @@ from pydantic import BeforeValidator
 
 from promptlab.documents import parse_yaml, validate
 from promptlab.errors import FileFault, UsageError
-from promptlab.hashing import text_hash
+from promptlab.hashing import content_hash, text_hash
 from promptlab.library import LibraryFile
 from promptlab.specs.base import Spec, Words, as_tuple, load_all, only, read_text
+from promptlab.types import Pieces
 
 Tag = Literal["instructive", "irrelevant", "misleading", "null"]
 
@@ -28,6 +29,7 @@ class TemplateHead(Spec):
     fields: Words | None = None
     tags: Annotated[tuple[Tag, ...], BeforeValidator(_as_tags)] = ("instructive",)
     domain_prompt: str | None = None
+    pieces: Pieces = "whole"
     reference: str | None = None
     notes: str | None = None
 
@@ -43,13 +45,14 @@ class Template(Spec):
     fields: tuple[str, ...] | None = None
     tags: tuple[Tag, ...] = ("instructive",)
     domain_prompt: str | None = None
+    pieces: Pieces = "whole"
     reference: str | None = None
     notes: str | None = None
 
     @property
     def hash(self) -> str:
-        """Identifies the text, which is all that rendering sees."""
-        return text_hash(self.text)
+        """Identifies the text and, where it is not tokenised whole, how: all that rendering and encoding see."""
+        return text_hash(self.text) if self.pieces == "whole" else content_hash([self.text, self.pieces])
 
     @classmethod
     def from_text(cls, text: str, *, name: str | None = None, family: str | None = None) -> Template:
@@ -89,6 +92,7 @@ def read_template(file: LibraryFile) -> Template:
         fields=fields.fields,
         tags=fields.tags,
         domain_prompt=fields.domain_prompt,
+        pieces=fields.pieces,
         reference=fields.reference,
         notes=fields.notes,
     )

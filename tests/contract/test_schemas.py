@@ -18,7 +18,8 @@ from promptlab.specs.template import _split_head
 
 SHIPPED = [file for kind in ("task", "template", "verbalizer") for file in list_files(kind).values()]
 HEAD: dict[str, Any] = {
-    "fields": ["text"], "tags": ["instructive"], "domain_prompt": "It was {{ mask }}.", "reference": "r", "notes": "n",
+    "fields": ["text"], "tags": ["instructive"], "domain_prompt": "It was {{ mask }}.", "pieces": "pet",
+    "reference": "r", "notes": "n",
 }  # fmt: skip
 VERBALIZER: dict[str, Any] = {"labels": {"bad": ["no"], "good": ["yes"]}, "pool": "max", "multi_token": "refuse"}
 SOURCE: dict[str, Any] = {
@@ -118,6 +119,8 @@ def test_every_key_is_explained(kind: str) -> None:
         ("template", {"tags": [None]}),
         ("template", {"tags": ["misleading", "null"]}),
         ("template", {"tags": []}),
+        ("template", {"pieces": "whole"}),
+        ("template", {"pieces": "lm_bff"}),
         ("verbalizer", {"labels": {"bad": "no", "good": "yes"}}),
         ("verbalizer", {"labels": {"bad": {"no": 1}, "good": {"yes": 0.5, "sure": 2.0}}}),
         ("verbalizer", {"labels": {"bad": "not at all", "good": ["yes"]}}),
@@ -201,6 +204,9 @@ def test_what_promptlab_reads_is_valid(kind: str, change: dict[str, Any]) -> Non
         ("run", {**OWN, "label_values": {"0": 1}}),
         ("run", {**OWN, "rows": ["a.csv"]}),
         ("template", {"domain_prompt": 3}),
+        ("template", {"pieces": "lmbff"}),
+        ("template", {"pieces": ["pet"]}),
+        ("template", {"pieces": None}),
     ],
 )
 def test_what_promptlab_refuses_is_invalid(kind: str, change: dict[str, Any]) -> None:

@@ -103,9 +103,9 @@ def test_a_template_is_shown_whole(call: Call, moods: Path) -> None:
     lines = call("show", "mood/it_was", "--include", moods).out.splitlines()
     assert ["template mood/it_was", "", "  {{ text }}", "", "  It  was {{ mask }}.", ""] == lines[:6]
     facts = dict(line.split(maxsplit=1) for line in lines[6:])
-    assert ["path", "family", "fields", "uses_options", "tags", "reference", "hash", "tasks"] == list(facts)
-    assert ("own/templates/mood/it_was.jinja", "Somebody 2020", "moods") == tuple(
-        facts[key] for key in ("path", "reference", "tasks")
+    assert ["path", "family", "fields", "uses_options", "tags", "pieces", "reference", "hash", "tasks"] == list(facts)
+    assert ("own/templates/mood/it_was.jinja", "whole", "Somebody 2020", "moods") == tuple(
+        facts[key] for key in ("path", "pieces", "reference", "tasks")
     )
 
 

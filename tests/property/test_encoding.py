@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from promptlab.encoding import PLACEHOLDER, Encoder
 from promptlab.label_words import find_word_ids, slot_contexts
-from promptlab.types import EncodedPrompt, Prompt, Role, Segment, Unscorable
-from tests.oracles import MASK, SEP, single_id, tokenized, word_id
-from tests.tiny_models import TOKENIZER_KINDS
+from promptlab.types import EncodedPrompt, Pieces, Prompt, Role, Segment, Unscorable
+from tests.oracles import FRAMES, MASK, SEP, in_pieces, single_id, tokenized, word_id
+from tests.tiny_models import BYTE_LEVEL, TOKENIZER_KINDS
 
 MANY = settings(derandomize=True, database=None, deadline=None, max_examples=25)
 SOME = settings(MANY, max_examples=12)
@@ -32,7 +32,7 @@ hostile_text = st.lists(st.sampled_from([*PIECES, *HOSTILE]), max_size=8).map(""
 
 
 @st.composite
-def prompts(draw: st.DrawFn, text: st.SearchStrategy[str] = plain_text) -> Prompt:
+def prompts(draw: st.DrawFn, text: st.SearchStrategy[str] = plain_text, pieces: Pieces = "whole") -> Prompt:
     """Prompts of one or two parts with one or two masks among any literals and fields."""
     keep = st.sampled_from(["head", "tail", "middle"])
     fields = st.builds(Segment, st.just("field"), text, st.booleans(), keep, st.integers(0, 1))
@@ -42,7 +42,13 @@ def prompts(draw: st.DrawFn, text: st.SearchStrategy[str] = plain_text) -> Promp
         segments.insert(draw(st.integers(0, len(segments))), MASK)
     if draw(st.booleans()):
         segments.insert(draw(st.integers(0, len(segments))), SEP)
-    return Prompt(tuple(segments))
+    return Prompt(tuple(segments), pieces)
+
+
+in_pieces_of_either = st.one_of(prompts(pieces="lm_bff"), prompts(pieces="pet"))
+hostile_prompts = st.one_of(
+    prompts(hostile_text), prompts(hostile_text, pieces="lm_bff"), prompts(hostile_text, pieces="pet")
+)
 
 
 def encoder_of(tokenizer: Any, max_length: int = 512) -> Encoder:
@@ -72,7 +78,24 @@ def test_ids_are_the_tokenizers_own(tokenizers: dict[str, Any], kind: str, asked
 
 @pytest.mark.parametrize("kind", TOKENIZER_KINDS)
 @MANY
-@given(asked=prompts(hostile_text), max_length=st.integers(4, 40))
+@given(asked=in_pieces_of_either)
+def test_ids_of_pieces_are_those_of_the_programs(tokenizers: dict[str, Any], kind: str, asked: Prompt) -> None:
+    """Any prompt in pieces that spells no special token has the ids that LM-BFF's or PET's own rules give."""
+    tokenizer = tokenizers[kind]
+    if spells_a_special_token(tokenizer, asked):
+        return
+    has_blank = kind in (*BYTE_LEVEL, "roberta_trimmed")
+    ids, segment_ids = in_pieces(tokenizer, asked, FRAMES[kind], has_blank=has_blank)
+    encoder = encoder_of(tokenizer)
+    (encoded,) = encoder.encode([asked])
+    assert isinstance(encoded, EncodedPrompt)
+    assert ids == encoded.input_ids.tolist()
+    assert (segment_ids if encoder.uses_segment_ids else [0] * len(ids)) == encoded.segment_ids.tolist()
+
+
+@pytest.mark.parametrize("kind", TOKENIZER_KINDS)
+@MANY
+@given(asked=hostile_prompts, max_length=st.integers(4, 40))
 def test_truncation_never_drops_moves_or_fakes_a_mask(
     tokenizers: dict[str, Any], kind: str, asked: Prompt, max_length: int
 ) -> None:

@@ -223,3 +223,16 @@ def test_a_group_is_known_by_its_texts_and_its_template() -> None:
     again = domain_prompt(template("{{ text }}! It was {{ mask }}.", prompt="It was {{ mask }}."))
     assert isinstance(again, PromptGroup)
     assert again.hash in hashes
+    assert "90d04c07717398fe3d5778306a31fa22" == again.hash  # stored scores are filed under it
+
+
+def test_a_domain_prompt_is_cut_as_its_template_is() -> None:
+    """In pieces it is another group than whole, and its prompts are in the same pieces."""
+    whole = template(prompt="It was {{ mask }}.").template
+    groups = [
+        domain_prompt(compile_template(whole.model_copy(update={"pieces": pieces})))
+        for pieces in ("whole", "lm_bff", "pet")
+    ]
+    found = [group for group in groups if isinstance(group, PromptGroup) and group.template is not None]
+    assert ["whole", "lm_bff", "pet"] == [group.template.template.pieces for group in found if group.template]
+    assert 3 == len({group.hash for group in found})

@@ -63,6 +63,7 @@ def test_a_record_says_all_that_a_file_says() -> None:
         "tags": ["instructive"],
         "text": "{{ text }} It was {{ mask }}.",
         "domain_prompt": None,
+        "pieces": "whole",
         "reference": None,
         "notes": None,
         "hash": template["hash"],

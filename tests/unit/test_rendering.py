@@ -52,6 +52,14 @@ def test_neighbouring_literals_are_one_and_empty_text_goes() -> None:
     assert kinds(prompt) == [("literal", "It was 2 "), ("mask", "")]
 
 
+def test_a_prompt_says_how_its_template_is_cut_and_keeps_an_empty_field_where_it_is() -> None:
+    """In pieces an empty field stands between two literals, which stay two."""
+    template = Template.from_text("It {{ text }}was {{ mask }}").model_copy(update={"pieces": "pet"})
+    prompt = render(compile_template(template), Example("r-0", 0, {"text": ""}))
+    assert ("pet", "whole") == (prompt.pieces, prompt_of("{{ mask }}").pieces)
+    assert [("literal", "It "), ("field", ""), ("literal", "was "), ("mask", "")] == kinds(prompt)
+
+
 def test_text_of_a_row_is_never_looked_at() -> None:
     """A mask, a tag or a template in a row's text stays text of the row."""
     text = "[MASK] {{ mask }} {% set x = 1 %} </s> <mask>"
@@ -79,6 +87,11 @@ def test_filters_say_how_a_field_is_cut(expected: Segment, text: str) -> None:
     [
         ("the End", "{{ text | lower_first }}", "The End"),
         ("", "{{ text | lower_first }}", ""),
+        ("É was", "{{ text | upper_first }}", "é was"),
+        ("", "{{ text | upper_first }}", ""),
+        ("It rain", "{{ text | drop_last_character }}", "It rains"),
+        ("It rains. ", "{{ text | drop_last_character }}", "It rains.  "),
+        ("", "{{ text | drop_last_character }}", ""),
         ("Really", "{{ text | drop_final_punctuation }}", "Really ?! "),
         ("e.g. this", "{{ text | drop_final_punctuation }}", "e.g. this…"),
         ("", "{{ text | drop_final_punctuation }}", "..."),

@@ -178,6 +178,17 @@ def test_a_template_has_a_head_and_a_text(tmp_path: Path) -> None:
     assert (template.fields, template.tags, template.reference) == (("premise",), ("null", "misleading"), "me")
 
 
+def test_a_template_says_how_it_is_cut(tmp_path: Path) -> None:
+    """`pieces` is read and part of what a template is; whole ones keep the hash that stored scores are filed under."""
+    body = "{{ text }} It was {{ mask }}.\n"
+    texts = [body, *(f"---\npieces: {pieces}\n---\n{body}" for pieces in ("whole", "lm_bff", "pet"))]
+    made = [Template.load(str(write_template(tmp_path, text))) for text in texts]
+    assert ["whole", "whole", "lm_bff", "pet"] == [template.pieces for template in made]
+    stored = "e42496970f2ad975a7a00e72562cb12a"
+    assert [stored, stored] == [template.hash for template in made[:2]]
+    assert 3 == len({template.hash for template in made})
+
+
 def test_a_template_needs_no_head(tmp_path: Path) -> None:
     """A text alone is a template for every task that has its fields; Windows line ends do not matter."""
     template = Template.load(str(write_template(tmp_path, "{{ text }}\r\n{{ mask }}\r\n")))
@@ -194,6 +205,8 @@ def test_a_template_needs_no_head(tmp_path: Path) -> None:
             "3 tags: Input should be 'instructive', 'irrelevant', 'misleading' or 'null', found 'odd'.",
             "\ntags: odd\n---\n",
         ),
+        ("2 pieces: Input should be 'whole', 'lm_bff' or 'pet', found 'lmbff'.", "pieces: lmbff\n---\n"),
+        ("2 pieces: Input should be 'whole', 'lm_bff' or 'pet', found None.", "pieces:\n---\n"),
     ],
 )
 def test_a_wrong_head_is_explained(tmp_path: Path, message: str, head: str) -> None:
