@@ -41,6 +41,7 @@ CHARACTERS = (
     "\u2764\ufe0f",
     "\U0001f600",
     "\u05d0",
+    "\u1112\u1161\u11ab",
 )
 
 words = st.lists(
