@@ -186,7 +186,7 @@ def segment_ids(subject: Subject) -> Support:
 
 @feature("words in place")
 def words_in_place(subject: Subject) -> Support:
-    """A label word is the token that it is in the written prompt: at the start, after a blank, in brackets and quotes."""
+    """A label word is its token in the written prompt: at the start, after a blank, in brackets, in quotes."""
     places = {
         "after a blank": IT_WAS,
         "at the start": prompt(MASK, " it was ", field("no")),
