@@ -25,7 +25,7 @@ from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.rendering import compile_template, render
 from promptlab.specs.template import Template
 from promptlab.types import EncodedPrompt, Example, Prompt
-from tests.oracles import MASK, SEP, field, mask_log_probs, prompt, tokenized, word_id
+from tests.oracles import MASK, field, mask_log_probs, prompt, tokenized, word_id
 from tests.tiny_models import build
 
 PATH = Path(__file__).parents[1] / "docs" / "reference" / "support.json"
@@ -143,7 +143,10 @@ def close(ours: np.ndarray[Any, Any], oracle: np.ndarray[Any, Any], tolerance: f
 
 
 IT_WAS = prompt(field("great, good"), " It was ", MASK, ".")
-PAIR = prompt(field("great, good"), SEP, "it was ", MASK, " again")
+PAIR = render(
+    compile_template(Template.from_text("{{ text }}{{ sep }}it was {{ mask }} again")),
+    Example("0", 0, {"text": "great, good"}),
+)
 LENGTHS = (IT_WAS, prompt(MASK, " it was ", field("no")), prompt(field("yes, no and good " * 4), " It was ", MASK, "."))
 HOSTILE = "it [MASK] was <mask> no </s> [SEP] good"
 

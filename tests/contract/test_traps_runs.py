@@ -27,6 +27,7 @@ from promptlab.types import EncodedPrompt, Example, Role
 from promptlab.verbalizing import pool_labels
 from tests.oracles import MASK, field, mask_log_probs, prompt
 from tests.tiny_library import TEXTS, write_library, write_text
+from tests.tiny_models import FAMILIES
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_trap_17_calibrations_are_different_estimators() -> None:
     np.testing.assert_allclose(ours[0], oracle, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "albert"])
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_trap_17_a_content_free_text_is_no_second_mask(backends: dict[str, Any], kind: str) -> None:
     """The mask token as a content-free text puts a second mask into the prompt; ours go through the same template."""
     tokenizer, encoder = backends[kind].tokenizer, backends[kind].encoder(None)

@@ -22,7 +22,19 @@ FILTERS = (
     "", " | fixed", " | shorten(keep='tail')", " | shorten(keep='middle')", " | shorten(order=1)",
     " | shorten(keep='tail', order=2)", " | shorten(keep='middle', order=1)",
 )  # fmt: skip
-LITERALS = (" ", " It was ", ", ", "\n", " (", ") ", '"', ".", " It was great and ", "{{ sep }}")
+LITERALS = (
+    " ",
+    " It was ",
+    ", ",
+    "\n",
+    " (",
+    ") ",
+    '"',
+    ".",
+    " It was great and ",
+    "{{ soft('it was no') }}",
+    "{{ sep }}",
+)
 FAMILY, FLAGS, THUMB = (
     "\U0001f468\u200d\U0001f469\u200d\U0001f467",
     ("\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7"),
@@ -70,7 +82,10 @@ def encoder_of(tokenizer: Any, max_length: int = 4096) -> Encoder:
 def test_only_row_tokens_are_cut(
     tokenizers: dict[str, Any], kind: str, text: str, row: dict[str, str], max_length: int
 ) -> None:
-    """The mask stays one and in its place, protected text stays whole, the budget is kept and the count is right."""
+    """The mask stays in its place, protected text and trainable tokens stay whole, budget and count are right.
+
+    Trainable tokens take positions like any other.
+    """
     asked = render(compile_template(Template.from_text(text)), Example("0", 0, row))
     (whole,) = encoder_of(tokenizers[kind]).encode([asked])
     (cut,) = encoder_of(tokenizers[kind], max_length).encode([asked])

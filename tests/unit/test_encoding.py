@@ -170,6 +170,26 @@ def test_a_slow_tokenizer_is_refused() -> None:
         encoder_of(Slow())
 
 
+@pytest.mark.parametrize("kind", TOKENIZER_KINDS)
+def test_trainable_tokens_take_positions_and_are_never_cut(tokenizers: dict[str, Any], kind: str) -> None:
+    """At every limit a prompt with trainable words is cut to the tokens that it has with these words as its text."""
+    pieces = [field("great, good and no"), MASK, ". ", field("it was bad")]
+    soft = prompt(Segment("soft", "it was "), *pieces, Segment("soft", " it was no"))
+    hard = prompt("it was ", *pieces, " it was no")
+    whole = encode(encoder_of(tokenizers[kind]), hard)
+    num_soft = int((encode(encoder_of(tokenizers[kind]), soft).roles == Role.SOFT).sum())
+    assert num_soft > 3
+    for max_length in range(4, len(whole) + 1):
+        (of_soft,), (of_hard,) = (encoder_of(tokenizers[kind], max_length=max_length).encode([p]) for p in (soft, hard))
+        if isinstance(of_hard, Unscorable):
+            assert of_hard == of_soft
+            continue
+        assert isinstance(of_soft, EncodedPrompt)
+        assert of_hard.input_ids.tolist() == of_soft.input_ids.tolist()
+        assert num_soft == (of_soft.roles == Role.SOFT).sum()
+        assert len(of_soft) <= max_length
+
+
 def test_protected_text_that_is_too_long_is_unscorable(tokenizers: dict[str, Any]) -> None:
     """Where cutting every row token would not do, the prompt is Unscorable and says why."""
     encoder = encoder_of(tokenizers["bert"], max_length=6)
