@@ -1,15 +1,18 @@
 """Naive answers to what the package computes fast: one prompt at a time, plain transformers, the whole head.
 
-Also the shorthand in which tests write prompts.
+Also the shorthand in which tests write prompts, and encoders of any limit.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from promptlab.encoding import Encoder
 from promptlab.types import Keep, Prompt, Segment
 
 MASK = Segment("mask")
@@ -24,6 +27,22 @@ def field(text: str, *, keep: Keep = "head", order: int = 0, fixed: bool = False
 def prompt(*pieces: str | Segment) -> Prompt:
     """A prompt from literals (texts) and segments."""
     return Prompt(tuple(Segment("literal", piece) if isinstance(piece, str) else piece for piece in pieces))
+
+
+def encoder_of(tokenizer: Any, max_length: int = 512, *, uses_segment_ids: bool | None = None) -> Encoder:
+    """An encoder; by default it tells the parts of a pair apart where the tokenizer is of BERT's kind.
+
+    Its engine is that of every other limit: to copy it anew would take most of the time of many a test.
+    """
+    is_bert = tokenizer.cls_token == "[CLS]"
+    encoder = copy.copy(_encoder(tokenizer, is_bert if uses_segment_ids is None else uses_segment_ids))
+    encoder.max_length = max_length
+    return encoder
+
+
+@functools.lru_cache(maxsize=64)
+def _encoder(tokenizer: Any, uses_segment_ids: bool) -> Encoder:
+    return Encoder(tokenizer, max_length=512, uses_segment_ids=uses_segment_ids)
 
 
 def written(asked: Prompt, mask_token: str) -> list[str]:
@@ -51,7 +70,8 @@ def word_id(tokenizer: Any, asked: Prompt, word: str, *, slot: int = 0) -> int |
     masks = [number for number, segment in enumerate(asked.segments) if segment.kind == "mask"]
     filled = [Segment("literal", word) if number == masks[slot] else s for number, s in enumerate(asked.segments)]
     with_word = tokenized(tokenizer, Prompt(tuple(filled)))[0]
-    place = [position for position, token in enumerate(with_mask) if token == tokenizer.mask_token_id][slot]
+    mask_id = tokenizer.mask_token_id
+    place = [position for position, token in enumerate(with_mask) if token == mask_id][slot]
     is_left_kept = with_word[:place] == with_mask[:place]
     texts, masked = (tokenizer.convert_ids_to_tokens(ids[place + 1 :]) for ids in (with_word, with_mask))
     # Metaspace puts a blank behind a mask where there is none. An unknown word and what follows it are one token.

@@ -26,7 +26,7 @@ from promptlab.specs.task import Task
 from promptlab.specs.template import load_templates
 from promptlab.specs.verbalizer import load_verbalizers
 from promptlab.types import EncodedPrompt, Example, Prompt, Segment
-from tests.oracles import mask_log_probs, prompt, tokenized, word_id
+from tests.oracles import encoder_of, mask_log_probs, prompt, tokenized, word_id
 from tests.stored import block_scores, by_row, decisions
 from tests.tiny_library import TEXTS, write_library, write_text
 from tests.tiny_models import KINDS
@@ -56,9 +56,7 @@ def shipped_prompts(task: Task, *, limit: int) -> list[Prompt]:
 @pytest.mark.parametrize("name", BUNDLED_TASKS)
 def test_every_shipped_template_is_tokenised_as_its_text(tokenizers: dict[str, Any], kind: str, name: str) -> None:
     """Bundled rows through shipped templates have the tokenizer's own ids, with every tokenizer."""
-    from promptlab.encoding import Encoder
-
-    encoder = Encoder(tokenizers[kind], max_length=2048, uses_segment_ids=kind.startswith("bert"))
+    encoder = encoder_of(tokenizers[kind], 2048, uses_segment_ids=kind.startswith("bert"))
     prompts = shipped_prompts(Task.load(name), limit=3)
     for asked, encoded in zip(prompts, encoder.encode(prompts), strict=True):
         assert isinstance(encoded, EncodedPrompt)
@@ -69,9 +67,7 @@ def test_every_shipped_template_is_tokenised_as_its_text(tokenizers: dict[str, A
 @pytest.mark.parametrize("name", BUNDLED_TASKS)
 def test_every_shipped_word_is_the_token_in_its_place(tokenizers: dict[str, Any], kind: str, name: str) -> None:
     """Words of the shipped verbalizers have, in shipped templates, the ids that the whole prompt shows."""
-    from promptlab.encoding import Encoder
-
-    encoder, task = Encoder(tokenizers[kind], max_length=2048, uses_segment_ids=False), Task.load(name)
+    encoder, task = encoder_of(tokenizers[kind], 2048), Task.load(name)
     words = {word for verbalizer in load_verbalizers([f"{task.family}/*"]) for word in verbalizer.words}
     for asked in shipped_prompts(task, limit=1):
         (context,) = slot_contexts(asked)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlab.encoding import PLACEHOLDER, Encoder
+from promptlab.encoding import PLACEHOLDER
 from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.types import EncodedPrompt, Prompt, Role, Segment, Unscorable
-from tests.oracles import MASK, SEP, tokenized, word_id
+from tests.oracles import MASK, SEP, encoder_of, tokenized, word_id
 from tests.tiny_models import TOKENIZER_KINDS
 
 MANY = settings(derandomize=True, database=None, deadline=None, max_examples=25)
@@ -43,10 +43,6 @@ def prompts(draw: st.DrawFn, text: st.SearchStrategy[str] = plain_text) -> Promp
     if draw(st.booleans()):
         segments.insert(draw(st.integers(0, len(segments))), SEP)
     return Prompt(tuple(segments))
-
-
-def encoder_of(tokenizer: Any, max_length: int = 512) -> Encoder:
-    return Encoder(tokenizer, max_length=max_length, uses_segment_ids=tokenizer.cls_token == "[CLS]")
 
 
 def spells_a_special_token(tokenizer: Any, asked: Prompt) -> bool:

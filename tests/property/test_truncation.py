@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlab.encoding import Encoder
 from promptlab.rendering import compile_template, render
 from promptlab.specs.template import Template
 from promptlab.types import EncodedPrompt, Example, Role, Unscorable
+from tests import oracles
 from tests.tiny_models import BYTE_LEVEL, TOKENIZER_KINDS
 
 MANY = settings(derandomize=True, database=None, deadline=None, max_examples=20)
@@ -72,8 +73,7 @@ def templates(draw: st.DrawFn) -> str:
     return head + sep + rest.replace("{{ sep }}", " ") + draw(st.sampled_from(LITERALS[:-1]))
 
 
-def encoder_of(tokenizer: Any, max_length: int = 4096) -> Encoder:
-    return Encoder(tokenizer, max_length=max_length, uses_segment_ids=True)
+encoder_of = functools.partial(oracles.encoder_of, max_length=4096, uses_segment_ids=True)
 
 
 @pytest.mark.parametrize("kind", TOKENIZER_KINDS)
@@ -88,7 +88,7 @@ def test_only_row_tokens_are_cut(
     """
     asked = render(compile_template(Template.from_text(text)), Example("0", 0, row))
     (whole,) = encoder_of(tokenizers[kind]).encode([asked])
-    (cut,) = encoder_of(tokenizers[kind], max_length).encode([asked])
+    (cut,) = encoder_of(tokenizers[kind], max_length=max_length).encode([asked])
     assert isinstance(whole, EncodedPrompt)
     fixed = sum(segment.kind == "field" and not segment.is_shortenable for segment in asked.segments)
     if isinstance(cut, Unscorable):
@@ -120,7 +120,7 @@ def test_the_lowest_order_goes_first(
     asked = render(compiled, Example("0", 0, row))
     (whole,) = encoder_of(tokenizers[kind]).encode([asked])
     assert isinstance(whole, EncodedPrompt)
-    (cut,) = encoder_of(tokenizers[kind], max(1, len(whole) - excess)).encode([asked])
+    (cut,) = encoder_of(tokenizers[kind], max_length=max(1, len(whole) - excess)).encode([asked])
     assert isinstance(cut, Unscorable) == (excess > sum(counts))
     if isinstance(cut, Unscorable):
         return
@@ -148,7 +148,7 @@ def test_no_character_is_cut_in_two(
     asked = render(compiled, Example("0", 0, {"text": "".join(characters)}))
     (whole,) = encoder_of(tokenizers[kind]).encode([asked])
     assert isinstance(whole, EncodedPrompt)
-    (cut,) = encoder_of(tokenizers[kind], max(7, len(whole) - excess)).encode([asked])
+    (cut,) = encoder_of(tokenizers[kind], max_length=max(7, len(whole) - excess)).encode([asked])
     if isinstance(cut, Unscorable):
         return
     left = tokenizers[kind].decode(cut.input_ids[cut.roles == Role.FIELD].tolist())

@@ -10,7 +10,7 @@ import pytest
 from promptlab.encoding import PLACEHOLDER, Encoder
 from promptlab.errors import DataError, ModelError
 from promptlab.types import EncodedPrompt, Prompt, Role, Segment, Unscorable
-from tests.oracles import MASK, SEP, field, prompt, tokenized, truncated
+from tests.oracles import MASK, SEP, encoder_of, field, prompt, tokenized, truncated
 from tests.tiny_models import TOKENIZER_KINDS
 
 SPECIAL_STRINGS = (
@@ -28,11 +28,6 @@ PROMPTS = {
     "pair with an empty side": prompt(MASK, SEP, ""),
     "pair with the mask first": prompt("Is it ", MASK, "?", SEP, field("yes and no")),
 }
-
-
-def encoder_of(tokenizer: Any, *, max_length: int = 512) -> Encoder:
-    """An encoder that tells the parts of a pair apart where the tokenizer is of BERT's kind."""
-    return Encoder(tokenizer, max_length=max_length, uses_segment_ids=tokenizer.cls_token == "[CLS]")
 
 
 def encode(encoder: Encoder, asked: Prompt) -> EncodedPrompt:
@@ -125,12 +120,12 @@ def test_prompts_are_encoded_in_order(tokenizers: dict[str, Any]) -> None:
 
 def test_a_model_without_segment_ids_gets_zeros(tokenizers: dict[str, Any]) -> None:
     """Segment ids of a pair are 0 where the model has one type."""
-    encoder = Encoder(tokenizers["bert"], max_length=64, uses_segment_ids=False)
+    encoder = encoder_of(tokenizers["bert"], uses_segment_ids=False)
     assert {0} == set(encode(encoder, PROMPTS["pair"]).segment_ids.tolist())
 
 
 def test_keys_say_what_a_prompt_holds(tokenizers: dict[str, Any]) -> None:
-    """Equal ids, segments and roles have one key; another word, role, boundary or mask has another."""
+    """Equal ids, segments and roles have one key; another word, role, boundary, mask or segment id has another."""
     encoder = encoder_of(tokenizers["bert"])
     same = [prompt("it was ", field("great "), MASK, "."), prompt("it ", "was ", field("great"), " ", MASK, ".")]
     others = [
@@ -142,6 +137,9 @@ def test_keys_say_what_a_prompt_holds(tokenizers: dict[str, Any]) -> None:
     keys = [encode(encoder, asked).key for asked in [*same, *others]]
     assert keys[0] == keys[1]
     assert 5 == len(set(keys))
+    pair, without = (encode(e, others[2]) for e in (encoder, encoder_of(tokenizers["bert"], uses_segment_ids=False)))
+    assert pair.input_ids.tolist() == without.input_ids.tolist()
+    assert pair.key != without.key
 
 
 def test_three_parts_are_refused(tokenizers: dict[str, Any]) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from promptlab.encoding import PLACEHOLDER, Encoder
+from promptlab.encoding import PLACEHOLDER
 from promptlab.errors import LabelWordError
 from promptlab.label_words import Context, find_word_ids, slot_contexts
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.types import Prompt
 from promptlab.verbalizing import check_collisions, require_words
-from tests.oracles import MASK, SEP, field, prompt, word_id
+from tests.oracles import MASK, SEP, encoder_of, field, prompt, word_id
 from tests.tiny_models import TOKENIZER_KINDS
 
 PROMPTS = {
@@ -34,10 +34,6 @@ PROMPTS = {
     "nothing else": prompt(MASK),
 }
 WORDS = ("great", "terrible", "Yes", "yes", "no", "good", "world", "s", "unseenword", "\u597d", "well-made", "[MASK]")
-
-
-def encoder_of(tokenizer: Any) -> Encoder:
-    return Encoder(tokenizer, max_length=64, uses_segment_ids=False)
 
 
 def find(tokenizer: Any, asked: Prompt, word: str) -> int | str:
