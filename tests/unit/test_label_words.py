@@ -97,6 +97,16 @@ def test_an_unknown_word_is_refused(tokenizers: dict[str, Any]) -> None:
     assert expected == find(tokenizers["bert"], PROMPTS["after a blank"], "\u5f71")
 
 
+@pytest.mark.parametrize("kind", TOKENIZER_KINDS)
+def test_a_special_token_is_no_label_word(tokenizers: dict[str, Any], kind: str) -> None:
+    """A word that spells a mask or an end is refused, also where a vocabulary has it as a piece for any text."""
+    tokenizer = tokenizers[kind]
+    for name in ("after a blank", "after an opening bracket", "start of text"):
+        for word in (tokenizer.mask_token, tokenizer.sep_token, tokenizer.pad_token):
+            said = find(tokenizer, PROMPTS[name], word)
+            assert str(said).startswith(f"label word '{word}' "), (name, said)
+
+
 def test_a_word_that_changes_its_neighbours_is_refused_with_both_splits(tokenizers: dict[str, Any]) -> None:
     """Where the word merges with the text that touches it, the message shows both splits."""
     start = "label word 's' changes its neighbours in"
