@@ -104,6 +104,18 @@ def test_trap_18_scores_do_not_know_the_labels(spec: RunSpec, tmp_path: Path) ->
         assert first["predicted"] == found["predicted"]
 
 
+@pytest.mark.parametrize("name", ["label", "gold", "example.label"])
+def test_trap_18_a_template_cannot_read_the_label(name: str) -> None:
+    """A renderer that gives templates the whole row shows them the answer; ours gives them the fields alone."""
+    row = Example("0", 0, {"text": "good"}, label="positive")
+    naive = f"{row.fields['text']} {row.label} [MASK]"
+    oracle = f"{row.fields['text']} [MASK]"
+    assert naive != oracle
+    assert oracle == render(compile_template(Template.from_text("{{ text }} {{ mask }}")), row).text
+    with pytest.raises(PromptlabError, match=r"label|gold|example"):
+        render(compile_template(Template.from_text(f"{{{{ text }}}} {{{{ {name} }}}} {{{{ mask }}}}")), row)
+
+
 @pytest.fixture
 def naive_answers(backends: dict[str, Any], models: dict[str, Any]) -> Any:
     """Label log-probabilities of texts with a template, one plain forward a text."""
