@@ -19,6 +19,7 @@ from docs import notebook
 from promptlab import meanings
 
 OUTPUT = Path(__file__).parent / "reference" / "generated"
+SUPPORT = Path(__file__).parent / "reference" / "support.json"
 
 
 def main() -> None:
@@ -196,6 +197,37 @@ def python_page() -> str:
     return "\n\n".join(parts)
 
 
+def support_page() -> str:
+    """What is supported on which architecture, as the contract tests found it."""
+    stored = json.loads(SUPPORT.read_text(encoding="utf-8"))
+    names, support = stored["architectures"], stored["support"]
+    rows = [["vocabulary", *(vocabulary for _, vocabulary in names.values())]]
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for feature in stored["features"]:
+        cells = {kind: support[kind][feature].partition(": ") for kind in names}
+        rows.append([feature, *("n/a" if cell[0] == "not applicable" else cell[0] for cell in cells.values())])
+        for kind, (status, _, reason) in cells.items():
+            if reason:
+                reasons.setdefault((feature, status, reason), []).append(names[kind][0])
+    return "\n\n".join(
+        [
+            "# Support",
+            "What promptlab does with a checkpoint of each architecture. "
+            "Every cell was found by doing it on a tiny model with random weights, "
+            "and a test does it again: `python -m tests.support` writes this table.",
+            "Methods that tune a model get rows of their own when promptlab has them.",
+            _table(["feature", *(title for title, _ in names.values())], rows),
+            "## What yes says",
+            _table(("feature", "says"), stored["features"].items()),
+            "## In which form, and why not",
+            _table(
+                ("feature", "is", "because", "on"),
+                [(*key, ", ".join(titles)) for key, titles in reasons.items()],
+            ),
+        ]
+    )
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli": cli_page,
     "exit_codes": exit_codes_page,
@@ -205,6 +237,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "files": files_page,
     "results": results_page,
     "names": names_page,
+    "support": support_page,
     "python": python_page,
 }
 

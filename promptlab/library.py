@@ -38,7 +38,7 @@ def library_root() -> Path:
 
     Inside a wheel they are package data; in a checkout and an editable install they stand beside the package.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).resolve().parent
     for root in (package / "data", package.parent):
         if (root / "templates").is_dir():
             return root
@@ -112,9 +112,9 @@ def file_at(kind: Kind, path: Path) -> LibraryFile:
 def shown_path(path: Path) -> str:
     """A path as messages and manifests print it: relative to the library or to the working folder."""
     resolved = path.resolve()
-    for root in (library_root(), Path.cwd()):
-        if resolved.is_relative_to(root.resolve()):
-            return resolved.relative_to(root.resolve()).as_posix()
+    for root in (library_root(), Path.cwd()):  # neither has a link in it
+        if resolved.is_relative_to(root):
+            return resolved.relative_to(root).as_posix()
     return path.as_posix()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -151,10 +152,14 @@ def find_model_facts(backend: Backend, store: RunStore, *, has_scored: bool, pre
 
 
 def find_versions() -> dict[str, Any]:
-    """Versions of promptlab and of the libraries that decide its numbers."""
+    """Versions of promptlab and of the libraries that decide its numbers, as this process began."""
+    return {"promptlab": __version__, "git": _git_commit(), "python": platform.python_version(), **_library_versions()}
+
+
+@functools.cache
+def _library_versions() -> dict[str, str]:
     names = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "jinja2")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {"promptlab": __version__, "git": _git_commit(), "python": platform.python_version(), **found}
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def make_timings(cost: Cost, previous: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,6 +197,7 @@ def make_timings(cost: Cost, previous: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _git_commit() -> str | None:
     """The commit of the checkout that promptlab runs from, None outside of one."""
     root = Path(__file__).parents[1]

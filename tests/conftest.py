@@ -74,6 +74,15 @@ def backends(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is not forced to the disk, which no test could see and which takes a good part of the time.
+
+    The file must be open all the same; processes that tests start do force it.
+    """
+    monkeypatch.setattr(os, "fsync", os.fstat)
+
+
+@pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the user's cache and data folders out of every test."""
     monkeypatch.setenv("PROMPTLAB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,10 +1,12 @@
 """Naive answers to what the package computes fast: one prompt at a time, plain transformers, the whole head.
 
-Also the shorthand in which tests write prompts.
+Also the shorthand in which tests write prompts, and encoders of any limit.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from promptlab.encoding import Encoder
 from promptlab.types import EncodedPrompt, Fill, FilledPrompt, Keep, Prompt, Segment, WordTokens
 
 MASK = Segment("mask")
@@ -26,6 +29,22 @@ def field(text: str, *, keep: Keep = "head", order: int = 0, fixed: bool = False
 def prompt(*pieces: str | Segment) -> Prompt:
     """A prompt from literals (texts) and segments."""
     return Prompt(tuple(Segment("literal", piece) if isinstance(piece, str) else piece for piece in pieces))
+
+
+def encoder_of(tokenizer: Any, max_length: int = 512, *, uses_segment_ids: bool | None = None) -> Encoder:
+    """An encoder; by default it tells the parts of a pair apart where the tokenizer is of BERT's kind.
+
+    Its engine is that of every other limit: to copy it anew would take most of the time of many a test.
+    """
+    is_bert = tokenizer.cls_token == "[CLS]"
+    encoder = copy.copy(_encoder(tokenizer, is_bert if uses_segment_ids is None else uses_segment_ids))
+    encoder.max_length = max_length
+    return encoder
+
+
+@functools.lru_cache(maxsize=64)
+def _encoder(tokenizer: Any, uses_segment_ids: bool) -> Encoder:
+    return Encoder(tokenizer, max_length=512, uses_segment_ids=uses_segment_ids)
 
 
 def written(asked: Prompt, mask_token: str) -> list[str]:
@@ -115,7 +134,8 @@ def word_id(tokenizer: Any, asked: Prompt, word: str, *, slot: int = 0) -> int |
     masks = [number for number, segment in enumerate(asked.segments) if segment.kind == "mask"]
     filled = [Segment("literal", word) if number == masks[slot] else s for number, s in enumerate(asked.segments)]
     with_word = tokenized(tokenizer, Prompt(tuple(filled)))[0]
-    place = [position for position, token in enumerate(with_mask) if token == tokenizer.mask_token_id][slot]
+    mask_id = tokenizer.mask_token_id
+    place = [position for position, token in enumerate(with_mask) if token == mask_id][slot]
     is_left_kept = with_word[:place] == with_mask[:place]
     texts, masked = (tokenizer.convert_ids_to_tokens(ids[place + 1 :]) for ids in (with_word, with_mask))
     # Metaspace puts a blank behind a mask where there is none. An unknown word and what follows it are one token.
@@ -192,3 +212,47 @@ def truncated(lengths: Sequence[int], excess: int, keep: Sequence[Keep], order: 
 def single_id(found: WordTokens | str) -> int | None:
     """The token of a word that is one token in one slot; None where it has none or several."""
     return found.pieces[0] if isinstance(found, WordTokens) and len(found.pieces) == 1 else None
+
+
+class SlotOracle:
+    """A plain model of transformers and one written-out prompt; nothing is batched, cached or shared."""
+
+    def __init__(self, model: Any, encoded: EncodedPrompt, mask_id: int) -> None:
+        self.model, self.encoded, self.mask_id = model, encoded, mask_id
+
+    def log_probs(self, slots: Sequence[Sequence[int | None]]) -> list[np.ndarray[Any, Any]]:
+        """The log-softmax over the vocabulary at each position of the slots, a mask where there is None."""
+        import torch
+
+        ids, types, places = list[int](), list[int](), list[int]()
+        waiting = iter(slots)
+        for number, (token, kind) in enumerate(zip(self.encoded.input_ids, self.encoded.segment_ids, strict=True)):
+            pieces = next(waiting) if number in self.encoded.mask_positions else [int(token)]
+            places += range(len(ids), len(ids) + len(pieces)) if number in self.encoded.mask_positions else []
+            ids += [self.mask_id if piece is None else piece for piece in pieces]
+            types += [int(kind)] * len(pieces)
+        inputs = {"input_ids": torch.tensor([ids])}
+        if int(getattr(self.model.config, "type_vocab_size", 0) or 0) >= 2:
+            inputs["token_type_ids"] = torch.tensor([types])
+        with torch.inference_mode():
+            logits = self.model(**inputs).logits[0]
+        return [torch.log_softmax(logits[place].double(), dim=-1).numpy() for place in places]
+
+    def word(self, slots: Sequence[Sequence[int]], rule: str) -> float:
+        """The sum of log-probabilities of a word by a rule."""
+        if rule == "first_token":
+            found = self.log_probs([[None] for _ in slots])
+            return float(sum(one[slot[0]] for one, slot in zip(found, slots, strict=True)))
+        tokens = [token for slot in slots for token in slot]
+        shown: list[int | None] = [None] * len(tokens)
+        total, left = 0.0, list(range(len(tokens)))
+        while left:
+            pieces = iter(shown)
+            found = self.log_probs([[next(pieces) for _ in slot] for slot in slots])
+            if rule == "independent":
+                return float(sum(found[place][token] for place, token in enumerate(tokens)))
+            place = left[0] if rule == "left_to_right" else max(left, key=lambda at: found[at][tokens[at]])
+            total += float(found[place][tokens[place]])
+            shown[place] = tokens[place]
+            left.remove(place)
+        return total

@@ -52,13 +52,19 @@ CHINESE = [
 ]
 
 
-def build(kind: str, folder: Path, *, seed: int = 0, sentences: Sequence[str] | None = None) -> Path:
-    """Write a tiny checkpoint of the kind into the folder."""
+def build(
+    kind: str, folder: Path, *, seed: int = 0, sentences: Sequence[str] | None = None,
+    num_positions: int = 64, spread: float = 0.3,
+) -> Path:  # fmt: skip
+    """Write a tiny checkpoint of the kind into the folder.
+
+    It reads prompts of up to `num_positions` tokens, and `spread` is the standard deviation of its weights.
+    """
     import torch
 
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(kind, sentences)
-    model = _model(kind, tokenizer)
+    model = _model(kind, tokenizer, num_positions, spread)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
@@ -256,19 +262,19 @@ def _metaspace(kind: str, sentences: Sequence[str], words: Sequence[str]) -> Any
     return made(vocab=pieces, mask_token=mask, model_max_length=64)
 
 
-def _shape(tokenizer: Any) -> dict[str, Any]:
+def _shape(tokenizer: Any, num_positions: int = 64, spread: float = 0.3) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 64, "initializer_range": 0.3, "max_position_embeddings": 64,
+        "intermediate_size": 64, "initializer_range": spread, "max_position_embeddings": num_positions,
         "pad_token_id": tokenizer.pad_token_id,
     }  # fmt: skip
 
 
-def _model(kind: str, tokenizer: Any) -> Any:
+def _model(kind: str, tokenizer: Any, num_positions: int, spread: float) -> Any:
     import transformers as t
 
-    shape = _shape(tokenizer)
-    behind_padding = {**shape, "max_position_embeddings": 66, "type_vocab_size": 1}
+    shape = _shape(tokenizer, num_positions, spread)
+    behind_padding = {**shape, "max_position_embeddings": num_positions + 2, "type_vocab_size": 1}
     frame = {"bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
     made = {
         "roberta": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**behind_padding)),
@@ -283,8 +289,8 @@ def _model(kind: str, tokenizer: Any) -> Any:
                 n_layers=2,
                 n_heads=4,
                 hidden_dim=64,
-                initializer_range=0.3,
-                max_position_embeddings=64,
+                initializer_range=spread,
+                max_position_embeddings=num_positions,
                 pad_token_id=tokenizer.pad_token_id,
             )
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def _call(arguments: list[str]) -> None:
     for argument in arguments:
         if any("\ud800" <= character <= "\udfff" for character in argument):
             raise UsageError(f"{argument!r} is not UTF-8 text.")
-    command = get_command(app)
+    command = _parser()
     try:
         with command.make_context("promptlab", list(arguments)) as context:
             _refuse_contradictions(context, arguments)
@@ -112,17 +113,27 @@ def _call(arguments: list[str]) -> None:
         raise UsageError(_sentence(error, arguments)) from None
 
 
+@functools.cache
+def _parser() -> Any:
+    """The parser of every command; to make it takes as long as many a command itself."""
+    return get_command(app)
+
+
 def _refuse_contradictions(context: Any, arguments: list[str]) -> None:
     """Refuse an option that takes one value and is given two; the parser would keep the last in silence."""
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
-    verb = get_command(app).commands.get(name)  # type: ignore[attr-defined]  # a group, as there are several commands
+    verb = context.command.commands.get(name)
     if verb is None:
         return
     options = [one for one in verb.params if one.param_type_name == "option" and not (one.multiple or one.is_flag)]
-    for option in options:
-        option.multiple = True
     of_verb = verb.context_class(verb, info_name=name, parent=context)
-    given, _, _ = verb.make_parser(of_verb).parse_args(arguments[arguments.index(name) + 1 :])
+    try:
+        for option in options:
+            option.multiple = True
+        given, _, _ = verb.make_parser(of_verb).parse_args(arguments[arguments.index(name) + 1 :])
+    finally:
+        for option in options:
+            option.multiple = False
     for option in options:
         values = list(dict.fromkeys(given.get(option.name, [])))
         if len(values) > 1:

@@ -71,6 +71,12 @@ def low_mass_pairs(grid: Grid) -> list[Result]:
     return [cell for cell in grid.pairs() if cell.mass is not None and cell.mass < LOW_MASS]
 
 
+def shortened_cells(grid: Grid) -> list[Result]:
+    """One cell of every template with which some rows were cut to fit: the one of its blocks that cut most."""
+    shortened = sorted((cell for cell in grid.decided if cell.num_truncated), key=lambda cell: cell.num_truncated)
+    return list({cell.template: cell for cell in shortened}.values())
+
+
 def skipped_groups(grid: Grid) -> list[SkippedGroup]:
     """The skipped cells of a grid, by verbalizer where its words were at fault, by calibration elsewhere.
 
@@ -196,12 +202,16 @@ def _unscored(grid: Grid) -> str:
 
 
 def _shortened(grid: Grid) -> str:
-    cells = {cell.block: cell for cell in grid.decided if cell.num_truncated}
+    cells = shortened_cells(grid)
     if not cells:
         return ""
-    templates = plural(len({cell.template for cell in cells.values()}), "template")
-    numbers = [cell.num_truncated for cell in cells.values()]
-    return f"With {templates}, {_range(numbers)} of {plural(grid.num_rows, 'row')} were shortened to fit."
+    numbers = [cell.num_truncated for cell in cells]
+    low, high = (percent(end / grid.num_rows) for end in (min(numbers), max(numbers)))
+    share = low if low == high else f"{low} to {high}"
+    return (
+        f"With {plural(len(cells), 'template')}, {share} of {plural(grid.num_rows, 'row')} ({_range(numbers)}) were "
+        "shortened to fit."
+    )
 
 
 def _near_ties(grid: Grid) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from promptlab.reporting.cautions import LOW_MASS, low_mass_pairs, skipped_groups
+from promptlab.reporting.cautions import LOW_MASS, low_mass_pairs, shortened_cells, skipped_groups
 from promptlab.reporting.columns import cut, fit_columns, natural_width
 from promptlab.reporting.formats import MISSING, model_names, percent, plural, round_percent, three_digits
 from promptlab.reporting.naming import TERMINAL_WIDTHS
@@ -134,12 +134,16 @@ def _cell_numbers(grid: Grid, cell: Result) -> list[str]:
 
 
 def _notes(grids: Sequence[Grid], *, num_decided: int, width: int) -> list[str]:
-    """Ensembles, agreement, low mass and skipped cells, in words."""
+    """Ensembles, agreement, low mass, rows that were cut and skipped cells, in words."""
     sentences = [*_ensemble_sentences(grids), *_agreement_sentences(grids)]
     low = sum(len(low_mass_pairs(grid)) for grid in grids)
     if low:
         of = plural(sum(len(grid.pairs()) for grid in grids), "template x verbalizer pair")
         sentences.append(f"mass on label words below {round_percent(LOW_MASS)} in {low} of {of}")
+    shares = [cell.num_truncated / grid.num_rows for grid in grids for cell in shortened_cells(grid)]
+    if shares:
+        of = plural(sum(len({cell.template for cell in grid.decided}) for grid in grids), "task x template pair")
+        sentences.append(f"rows shortened to fit in {len(shares)} of {of}, at most {percent(max(shares))} of rows")
     groups = [group for grid in grids for group in skipped_groups(grid)]
     if groups:
         number = sum(group.num_cells for group in groups)

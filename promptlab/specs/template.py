@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -79,7 +80,12 @@ def read_template(file: LibraryFile) -> Template:
     Raises:
         FileFault: every fault of its head.
     """
-    text = read_text(file.path, file.shown)
+    return _parsed(file, read_text(file.path, file.shown))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(file: LibraryFile, text: str) -> Template:
+    """What a file says, parsed once however often a plan asks for it."""
     head, body, first_line = _split_head(text, file.shown)
     document = parse_yaml(head, shown=file.shown, first_line=2)
     fields = validate(TemplateHead, document)

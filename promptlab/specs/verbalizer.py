@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -202,7 +203,13 @@ def read_verbalizer(file: LibraryFile) -> Verbalizer:
     Raises:
         FileFault: every fault of the file.
     """
-    text = read_text(file.path, file.shown)
+    found = _parsed(file, read_text(file.path, file.shown))
+    return found.model_copy(update={"labels": dict(found.labels)})  # the one thing in it that could be changed
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(file: LibraryFile, text: str) -> Verbalizer:
+    """What a file says; a plan asks for all verbalizers several times, and to parse them takes most of its time."""
     document = parse_yaml(text, shown=file.shown)
     return validate(Verbalizer, document, name=file.name, family=file.family, path=file.shown)
 

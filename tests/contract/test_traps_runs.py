@@ -27,6 +27,7 @@ from promptlab.types import EncodedPrompt, Example, Role
 from promptlab.verbalizing import pool_labels
 from tests.oracles import MASK, field, mask_log_probs, prompt
 from tests.tiny_library import TEXTS, write_library, write_text
+from tests.tiny_models import FAMILIES
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_trap_17_calibrations_are_different_estimators() -> None:
     np.testing.assert_allclose(ours[0], oracle, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "albert"])
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_trap_17_a_content_free_text_is_no_second_mask(backends: dict[str, Any], kind: str) -> None:
     """The mask token as a content-free text puts a second mask into the prompt; ours go through the same template."""
     tokenizer, encoder = backends[kind].tokenizer, backends[kind].encoder(None)
@@ -101,6 +102,18 @@ def test_trap_18_scores_do_not_know_the_labels(spec: RunSpec, tmp_path: Path) ->
         found = decided(run)
         assert first["log_probabilities"] == found["log_probabilities"]
         assert first["predicted"] == found["predicted"]
+
+
+@pytest.mark.parametrize("name", ["label", "gold", "example.label"])
+def test_trap_18_a_template_cannot_read_the_label(name: str) -> None:
+    """A renderer that gives templates the whole row shows them the answer; ours gives them the fields alone."""
+    row = Example("0", 0, {"text": "good"}, label="positive")
+    naive = f"{row.fields['text']} {row.label} [MASK]"
+    oracle = f"{row.fields['text']} [MASK]"
+    assert naive != oracle
+    assert oracle == render(compile_template(Template.from_text("{{ text }} {{ mask }}")), row).text
+    with pytest.raises(PromptlabError, match=r"label|gold|example"):
+        render(compile_template(Template.from_text(f"{{{{ text }}}} {{{{ {name} }}}} {{{{ mask }}}}")), row)
 
 
 @pytest.fixture

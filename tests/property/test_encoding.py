@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlab.encoding import PLACEHOLDER, Encoder
+from promptlab.encoding import PLACEHOLDER
 from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.types import EncodedPrompt, Pieces, Prompt, Role, Segment, Unscorable
-from tests.oracles import FRAMES, MASK, SEP, in_pieces, single_id, tokenized, word_id
+from tests.oracles import FRAMES, MASK, SEP, encoder_of, in_pieces, single_id, tokenized, word_id
 from tests.tiny_models import BYTE_LEVEL, TOKENIZER_KINDS
 
 MANY = settings(derandomize=True, database=None, deadline=None, max_examples=25)
@@ -49,10 +49,6 @@ in_pieces_of_either = st.one_of(prompts(pieces="lm_bff"), prompts(pieces="pet"))
 hostile_prompts = st.one_of(
     prompts(hostile_text), prompts(hostile_text, pieces="lm_bff"), prompts(hostile_text, pieces="pet")
 )
-
-
-def encoder_of(tokenizer: Any, max_length: int = 512) -> Encoder:
-    return Encoder(tokenizer, max_length=max_length, uses_segment_ids=tokenizer.cls_token == "[CLS]")
 
 
 def spells_a_special_token(tokenizer: Any, asked: Prompt) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlab.encoding import Encoder
 from promptlab.rendering import compile_template, render
 from promptlab.specs.template import Template
 from promptlab.types import EncodedPrompt, Example, Role, Unscorable
+from tests import oracles
 from tests.tiny_models import BYTE_LEVEL, TOKENIZER_KINDS
 
 MANY = settings(derandomize=True, database=None, deadline=None, max_examples=20)
@@ -22,7 +23,19 @@ FILTERS = (
     "", " | fixed", " | shorten(keep='tail')", " | shorten(keep='middle')", " | shorten(order=1)",
     " | shorten(keep='tail', order=2)", " | shorten(keep='middle', order=1)",
 )  # fmt: skip
-LITERALS = (" ", " It was ", ", ", "\n", " (", ") ", '"', ".", " It was great and ", "{{ sep }}")
+LITERALS = (
+    " ",
+    " It was ",
+    ", ",
+    "\n",
+    " (",
+    ") ",
+    '"',
+    ".",
+    " It was great and ",
+    "{{ soft('it was no') }}",
+    "{{ sep }}",
+)
 FAMILY, FLAGS, THUMB = (
     "\U0001f468\u200d\U0001f469\u200d\U0001f467",
     ("\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7"),
@@ -41,6 +54,7 @@ CHARACTERS = (
     "\u2764\ufe0f",
     "\U0001f600",
     "\u05d0",
+    "\u1112\u1161\u11ab",
 )
 
 words = st.lists(
@@ -59,8 +73,7 @@ def templates(draw: st.DrawFn) -> str:
     return head + sep + rest.replace("{{ sep }}", " ") + draw(st.sampled_from(LITERALS[:-1]))
 
 
-def encoder_of(tokenizer: Any, max_length: int = 4096) -> Encoder:
-    return Encoder(tokenizer, max_length=max_length, uses_segment_ids=True)
+encoder_of = functools.partial(oracles.encoder_of, max_length=4096, uses_segment_ids=True)
 
 
 @pytest.mark.parametrize("kind", TOKENIZER_KINDS)
@@ -69,10 +82,13 @@ def encoder_of(tokenizer: Any, max_length: int = 4096) -> Encoder:
 def test_only_row_tokens_are_cut(
     tokenizers: dict[str, Any], kind: str, text: str, row: dict[str, str], max_length: int
 ) -> None:
-    """The mask stays one and in its place, protected text stays whole, the budget is kept and the count is right."""
+    """The mask stays in its place, protected text and trainable tokens stay whole, budget and count are right.
+
+    Trainable tokens take positions like any other.
+    """
     asked = render(compile_template(Template.from_text(text)), Example("0", 0, row))
     (whole,) = encoder_of(tokenizers[kind]).encode([asked])
-    (cut,) = encoder_of(tokenizers[kind], max_length).encode([asked])
+    (cut,) = encoder_of(tokenizers[kind], max_length=max_length).encode([asked])
     assert isinstance(whole, EncodedPrompt)
     fixed = sum(segment.kind == "field" and not segment.is_shortenable for segment in asked.segments)
     if isinstance(cut, Unscorable):
@@ -104,7 +120,7 @@ def test_the_lowest_order_goes_first(
     asked = render(compiled, Example("0", 0, row))
     (whole,) = encoder_of(tokenizers[kind]).encode([asked])
     assert isinstance(whole, EncodedPrompt)
-    (cut,) = encoder_of(tokenizers[kind], max(1, len(whole) - excess)).encode([asked])
+    (cut,) = encoder_of(tokenizers[kind], max_length=max(1, len(whole) - excess)).encode([asked])
     assert isinstance(cut, Unscorable) == (excess > sum(counts))
     if isinstance(cut, Unscorable):
         return
@@ -132,7 +148,7 @@ def test_no_character_is_cut_in_two(
     asked = render(compiled, Example("0", 0, {"text": "".join(characters)}))
     (whole,) = encoder_of(tokenizers[kind]).encode([asked])
     assert isinstance(whole, EncodedPrompt)
-    (cut,) = encoder_of(tokenizers[kind], max(7, len(whole) - excess)).encode([asked])
+    (cut,) = encoder_of(tokenizers[kind], max_length=max(7, len(whole) - excess)).encode([asked])
     if isinstance(cut, Unscorable):
         return
     left = tokenizers[kind].decode(cut.input_ids[cut.roles == Role.FIELD].tolist())

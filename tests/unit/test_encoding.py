@@ -10,7 +10,7 @@ import pytest
 from promptlab.encoding import PLACEHOLDER, Encoder
 from promptlab.errors import DataError, ModelError
 from promptlab.types import EncodedPrompt, Prompt, Role, Segment, Unscorable
-from tests.oracles import MASK, SEP, field, prompt, tokenized, truncated
+from tests.oracles import MASK, SEP, encoder_of, field, prompt, tokenized, truncated
 from tests.tiny_models import TOKENIZER_KINDS
 
 SPECIAL_STRINGS = (
@@ -28,11 +28,6 @@ PROMPTS = {
     "pair with an empty side": prompt(MASK, SEP, ""),
     "pair with the mask first": prompt("Is it ", MASK, "?", SEP, field("yes and no")),
 }
-
-
-def encoder_of(tokenizer: Any, *, max_length: int = 512) -> Encoder:
-    """An encoder that tells the parts of a pair apart where the tokenizer is of BERT's kind."""
-    return Encoder(tokenizer, max_length=max_length, uses_segment_ids=tokenizer.cls_token == "[CLS]")
 
 
 def encode(encoder: Encoder, asked: Prompt) -> EncodedPrompt:
@@ -125,12 +120,12 @@ def test_prompts_are_encoded_in_order(tokenizers: dict[str, Any]) -> None:
 
 def test_a_model_without_segment_ids_gets_zeros(tokenizers: dict[str, Any]) -> None:
     """Segment ids of a pair are 0 where the model has one type."""
-    encoder = Encoder(tokenizers["bert"], max_length=64, uses_segment_ids=False)
+    encoder = encoder_of(tokenizers["bert"], uses_segment_ids=False)
     assert {0} == set(encode(encoder, PROMPTS["pair"]).segment_ids.tolist())
 
 
 def test_keys_say_what_a_prompt_holds(tokenizers: dict[str, Any]) -> None:
-    """Equal ids, segments and roles have one key; another word, role, boundary or mask has another."""
+    """Equal ids, segments and roles have one key; another word, role, boundary, mask or segment id has another."""
     encoder = encoder_of(tokenizers["bert"])
     same = [prompt("it was ", field("great "), MASK, "."), prompt("it ", "was ", field("great"), " ", MASK, ".")]
     others = [
@@ -142,6 +137,9 @@ def test_keys_say_what_a_prompt_holds(tokenizers: dict[str, Any]) -> None:
     keys = [encode(encoder, asked).key for asked in [*same, *others]]
     assert keys[0] == keys[1]
     assert 5 == len(set(keys))
+    pair, without = (encode(e, others[2]) for e in (encoder, encoder_of(tokenizers["bert"], uses_segment_ids=False)))
+    assert pair.input_ids.tolist() == without.input_ids.tolist()
+    assert pair.key != without.key
 
 
 def test_three_parts_are_refused(tokenizers: dict[str, Any]) -> None:
@@ -168,6 +166,26 @@ def test_a_slow_tokenizer_is_refused() -> None:
 
     with pytest.raises(ModelError, match=r"the tokenizer Slow is not a fast one \(no tokenizer\.json\)\."):
         encoder_of(Slow())
+
+
+@pytest.mark.parametrize("kind", TOKENIZER_KINDS)
+def test_trainable_tokens_take_positions_and_are_never_cut(tokenizers: dict[str, Any], kind: str) -> None:
+    """At every limit a prompt with trainable words is cut to the tokens that it has with these words as its text."""
+    pieces = [field("great, good and no"), MASK, ". ", field("it was bad")]
+    soft = prompt(Segment("soft", "it was "), *pieces, Segment("soft", " it was no"))
+    hard = prompt("it was ", *pieces, " it was no")
+    whole = encode(encoder_of(tokenizers[kind]), hard)
+    num_soft = int((encode(encoder_of(tokenizers[kind]), soft).roles == Role.SOFT).sum())
+    assert num_soft > 3
+    for max_length in range(4, len(whole) + 1):
+        (of_soft,), (of_hard,) = (encoder_of(tokenizers[kind], max_length=max_length).encode([p]) for p in (soft, hard))
+        if isinstance(of_hard, Unscorable):
+            assert of_hard == of_soft
+            continue
+        assert isinstance(of_soft, EncodedPrompt)
+        assert of_hard.input_ids.tolist() == of_soft.input_ids.tolist()
+        assert num_soft == (of_soft.roles == Role.SOFT).sum()
+        assert len(of_soft) <= max_length
 
 
 def test_protected_text_that_is_too_long_is_unscorable(tokenizers: dict[str, Any]) -> None:

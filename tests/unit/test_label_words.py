@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from promptlab.encoding import PLACEHOLDER, Encoder
+from promptlab.encoding import PLACEHOLDER
 from promptlab.errors import LabelWordError
 from promptlab.label_words import Context, find_word_ids, slot_contexts
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.types import Prompt, WordTokens
 from promptlab.verbalizing import check_collisions, require_words, usable_words, word_faults
-from tests.oracles import MASK, SEP, field, prompt, single_id, word_id
+from tests.oracles import MASK, SEP, encoder_of, field, prompt, single_id, word_id
 from tests.tiny_models import TOKENIZER_KINDS
 
 PROMPTS = {
@@ -34,10 +34,6 @@ PROMPTS = {
     "nothing else": prompt(MASK),
 }
 WORDS = ("great", "terrible", "Yes", "yes", "no", "good", "world", "s", "unseenword", "\u597d", "well-made", "[MASK]")
-
-
-def encoder_of(tokenizer: Any) -> Encoder:
-    return Encoder(tokenizer, max_length=64, uses_segment_ids=False)
 
 
 def find(tokenizer: Any, asked: Prompt, word: str) -> WordTokens | str:
@@ -111,6 +107,16 @@ def test_an_unknown_word_is_refused(tokenizers: dict[str, Any]) -> None:
     """A word that becomes the unknown token is refused with that token named."""
     expected = "label word '\u5f71' is unknown to the tokenizer (it becomes [UNK])."
     assert expected == find(tokenizers["bert"], PROMPTS["after a blank"], "\u5f71")
+
+
+@pytest.mark.parametrize("kind", TOKENIZER_KINDS)
+def test_a_special_token_is_no_label_word(tokenizers: dict[str, Any], kind: str) -> None:
+    """A word that spells a mask or an end is refused, also where a vocabulary has it as a piece for any text."""
+    tokenizer = tokenizers[kind]
+    for name in ("after a blank", "after an opening bracket", "start of text"):
+        for word in (tokenizer.mask_token, tokenizer.sep_token, tokenizer.pad_token):
+            said = find(tokenizer, PROMPTS[name], word)
+            assert str(said).startswith(f"label word '{word}' "), (name, said)
 
 
 def test_a_word_that_changes_its_neighbours_is_refused_with_both_splits(tokenizers: dict[str, Any]) -> None:

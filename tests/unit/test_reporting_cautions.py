@@ -18,7 +18,7 @@ def _texts(*cells: Result) -> dict[str, str]:
         ("low mass", {"mass": 0.0042}, "1 of 1 template x verbalizer pair give the label words less than 1 %"),
         ("one-sided predictions", {"predicted": {"negative": 3, "positive": 97}}, "1 of 1 cell predict one label"),
         ("unscored rows", {"num_unscored": 4}, "could not score 4 of 100 rows"),
-        ("shortened rows", {"num_truncated": 12}, "With 1 template, 12 of 100 rows were shortened"),
+        ("shortened rows", {"num_truncated": 12}, "With 1 template, 12.0 % of 100 rows (12) were shortened to fit."),
         ("near-ties", {"num_near_ties": 2}, "2 of 100 rows have two best labels closer than 0.0001"),
         ("no gold labels", {"metrics": {}}, "100 rows have no gold labels"),
     ],
@@ -28,6 +28,15 @@ def test_each_fault_is_named(kind: str, changed: dict[str, object], words: str) 
     found = _texts(cell("made/it_was", **changed))
     assert [kind] == list(found)
     assert words in found[kind]
+
+
+def test_rows_that_were_cut_are_a_share() -> None:
+    """From the lowest to the highest share over templates, once a template however many cells it has."""
+    numbers = {"it_was": (3, 3), "just": (41, 5), "null": (0, 0)}  # one block a verbalizer where options are named
+    cells = [cell(f"made/{name}", verbalizer, num_truncated=number)
+             for name, pair in numbers.items() for verbalizer, number in zip("ab", pair, strict=True)]  # fmt: skip
+    said = "With 2 templates, 3.00 % to 41.0 % of 100 rows (3 to 41) were shortened to fit."
+    assert said == _texts(*cells)["shortened rows"]
 
 
 def test_a_sound_cell_has_no_warning() -> None:

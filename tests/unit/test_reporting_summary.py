@@ -26,6 +26,14 @@ def test_small_run_is_one_line_a_cell() -> None:
     assert lines[3] == "mass on label words below 1 % in 1 of 1 template x verbalizer pair"
 
 
+def test_the_share_of_rows_that_were_cut_is_said() -> None:
+    """The largest share of rows over templates and tasks, and with how many of them any row was cut."""
+    cells = [replace(item, num_truncated=12 if item.template == "made/just" else 0) for item in grid_cells()]
+    cells += [replace(item, task="news", num_truncated=7) for item in grid_cells()]
+    assert "rows shortened to fit in 5 of 8 task x template pairs, at most 12.0 % of rows" in summary_lines(run(cells))
+    assert not [line for line in summary_lines(run(grid_cells())) if "shortened" in line]
+
+
 def test_lines_fit_the_terminal() -> None:
     """No line is wider than asked for, however long the names are."""
     name = "made/" + "a_very_long_name_" * 5
