@@ -23,7 +23,7 @@ from promptlab.errors import DataError
 from promptlab.filling import Rule, count_fills, count_missing_fills, is_simple, plain_tokens, reserve_of
 from promptlab.label_words import Context, find_word_ids, slot_contexts
 from promptlab.planning import PlannedBlock
-from promptlab.rendering import CompiledTemplate, check_masks, render
+from promptlab.rendering import CompiledTemplate, check_masks, count_masks, render
 from promptlab.types import EncodedPrompt, Example, Prompt, Unscorable, WordTokens
 
 if TYPE_CHECKING:
@@ -291,10 +291,11 @@ def _write_rows(
 
 
 def _render(planned: PlannedBlock, source: Source, examples: Sequence[Example], seed: int) -> list[Prompt]:
-    """Prompts whose text can be told from their masks."""
+    """Prompts that have as many masks as the first, and whose text can be told from their masks."""
     template = source.template
     prompts = [render(template, example, options=planned.options, seed=seed) for example in examples]
     for example, prompt in zip(examples, prompts, strict=True):
+        check_masks(template, example, prompt, number=count_masks(prompts[0]))
         try:
             check_text(prompt)
         except DataError as error:

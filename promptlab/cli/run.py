@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -212,11 +212,8 @@ def _plan_lines(plan: Any) -> list[str]:
     described = plan.describe()
     lines = [f"run {plan.name}, nothing is scored"]
     for model in described["models"]:
-        counts = f"{model['blocks']} blocks, {model['cells']} cells, at most {model['prompts']} prompts of rows"
-        more = f" and {model['calibration_prompts']} of calibrations" if model["calibration_prompts"] else ""
-        if model["filled_prompts"]:
-            more += f", and {model['filled_prompts']} with words in their slots"
-        lines += _wrapped(f"{model['model']}: {counts}{more}", "")
+        counts = f"{model['blocks']} blocks, {model['cells']} cells, at most {_count_prompts(model)}"
+        lines += _wrapped(f"{model['model']}: {counts}", "")
         for task, facts in model["tasks"].items():
             lines.append(f"  {task}: {facts['rows']} rows")
             for kind in ("template", "verbalizer", "ensemble"):
@@ -224,6 +221,19 @@ def _plan_lines(plan: Any) -> list[str]:
             for name, reason in facts["faults"].items():
                 lines += _wrapped(f"calibration {name}: {reason}", "    ")
     return lines
+
+
+def _count_prompts(model: Mapping[str, Any]) -> str:
+    """How many prompts of each kind there are to score: 840 prompts of rows, 52 of calibrations ..."""
+    kinds = {
+        "prompts": "of rows",
+        "calibration_prompts": "of calibrations",
+        "filled_prompts": "with words in their slots",
+    }
+    parts = [f"{model[key]} {kind}" for key, kind in kinds.items() if model[key]] or ["0 of rows"]
+    number, _, kind = parts[0].partition(" ")
+    *first, last = [f"{number} prompts {kind}", *parts[1:]]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _named(kind: str, name: str, text: str) -> list[str]:

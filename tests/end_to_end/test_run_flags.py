@@ -154,6 +154,24 @@ def test_device_and_dtype_are_what_ran(
     assert (model["dtype"], model["ran"]["dtype"], model["ran"]["device"]) == ("bfloat16", "bfloat16", "cpu")
 
 
+def test_scoring_names_how_the_model_is_asked(
+    call: Call, moods: Path, detectors: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--scoring replaced_token` judges words in their place; a discriminator is refused without it, by its name."""
+    monkeypatch.setattr("promptlab.reporting.report.write_report", lambda results: [])
+    place = ["--model", detectors["electra"], "--tasks", "moods", "--include", moods, "--data", moods / "data"]
+    refused = call("run", *place, *FAST)
+    assert (refused.code, "--scoring replaced_token" in refused.err) == (1, True)
+    said = call("run", *place, *FAST, "--scoring", "replaced_token")
+    assert {("replaced_token", None)} == {(cell["scoring"], cell["mass"]) for cell in cells_of(said)}
+    assert "words in their place ask about 30 filled prompts at most" in said.err
+    planned = call("run", *place, *FAST, "--scoring", "replaced_token", "--dry-run").out
+    assert "at most 30 prompts with words in their slots" in " ".join(planned.split())
+    assert (2, "error: --scoring: choose one of mask, replaced_token, found 'causal'.\n") == (
+        (odd := call("run", *place, *FAST, "--scoring", "causal")).code, odd.err
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("size", "forwards"), [("auto", 2), (1, 15), (4, 4), (12, 2)])
 def test_batch_size_is_a_token_budget_or_a_number_of_prompts(run: Call, size: object, forwards: int) -> None:
     """Twelve rows, and apart from them three content-free texts: a batch each within the budget, or of one or four."""

@@ -31,6 +31,7 @@ OTHERS: dict[str, Any] = {
     "limit": "10",
     "max_length": 64,
     "dtype": "bfloat16",
+    "scoring": "replaced_token",
     "seed": 1,
 }
 FREE: dict[str, Any] = {

@@ -54,6 +54,13 @@ SEGMENTS: Mapping[str, Probabilities] = {
 GOLD = ("positive", "negative", "negative")
 
 
+def token_of(word: str) -> int:
+    """The one token of a word."""
+    found = WORDS[word]
+    assert isinstance(found, WordTokens)
+    return found.pieces[0]
+
+
 def cell_of(calibration: str = "none", verbalizer: Verbalizer = VERBALIZER) -> Cell:
     """A cell of the toy task."""
     return Cell(
@@ -252,7 +259,7 @@ def test_a_template_that_is_too_long_for_every_row() -> None:
         (
             "pmi_dc",
             {},
-            {"words": {"domain_prompt": {**WORDS, "great": 1}}},
+            {"words": {"domain_prompt": {**WORDS, "great": WordTokens(((1,),))}}},
             "has 'great' as another token in its prompts than in the rows.",
         ),
     ],
@@ -300,7 +307,7 @@ def test_cells_come_in_order_and_a_word_fault_costs_its_own_verbalizer() -> None
     """A verbalizer without tokens, or two of whose words are one token, is skipped; the cells beside it are decided."""
     split = Verbalizer.from_labels({"positive": "great", "negative": "badness"}, name="splits")
     met = Verbalizer.from_labels({"positive": "Great", "negative": "great"}, name="meets")
-    words = {**WORDS, "badness": "label word 'badness' splits.", "Great": 9}
+    words = {**WORDS, "badness": "label word 'badness' splits.", "Great": WordTokens(((9,),))}
     cells = [cell_of(name, one) for one in (split, VERBALIZER, met) for name in ("none", "batch")]
     evidence = evidence_of(SEGMENTS, words={"rows": words})
     decisions = list(decide_block(cells, evidence, seed=0))
@@ -346,7 +353,7 @@ def test_every_cell_is_a_plain_loop(seed: int) -> None:
 
 def naive(segments: Mapping[str, Probabilities], verbalizer: Verbalizer, calibration: str) -> list[float]:
     """p(positive | x) of every row, 1/2 where it cannot be scored."""
-    columns = [TOKENS.index(int(WORDS[word])) for word in verbalizer.words]
+    columns = [TOKENS.index(token_of(word)) for word in verbalizer.words]
     weights = {word.word: word.weight for words in verbalizer.labels.values() for word in words}
 
     def scored(name: str) -> list[dict[str, float]]:

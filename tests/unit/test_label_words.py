@@ -115,8 +115,11 @@ def test_a_special_token_is_no_label_word(tokenizers: dict[str, Any], kind: str)
     tokenizer = tokenizers[kind]
     for name in ("after a blank", "after an opening bracket", "start of text"):
         for word in (tokenizer.mask_token, tokenizer.sep_token, tokenizer.pad_token):
-            said = find(tokenizer, PROMPTS[name], word)
-            assert str(said).startswith(f"label word '{word}' "), (name, said)
+            found = find(tokenizer, PROMPTS[name], word)
+            verbalizer = Verbalizer.from_labels({"a": word, "b": "good"}, name="v")
+            said = word_faults({word: found, "good": WordTokens(((5,),))}, verbalizer).get(word, "")
+            assert said.startswith(f"label word '{word}' "), (name, found)
+            assert isinstance(found, str) or not set(found.pieces) & set(tokenizer.all_special_ids)
 
 
 def test_a_word_that_changes_its_neighbours_is_refused_with_both_splits(tokenizers: dict[str, Any]) -> None:

@@ -361,7 +361,7 @@ def test_a_row_that_cannot_be_rendered_is_named(
         prepare_block(block, store, encoder, seed=0)
     assert str(fault.value).startswith(f"{block.template.shown}, row {row}: a text contains '<|promptlab:mask|>'")
     block, _ = planned(many, "{{ text }} {% if text == '" + MANY[5] + "' %}{{ mask }}{% endif %} {{ mask }}.")
-    with pytest.raises(TemplateError, match=f"row {block.rows.examples[5].id}: has 2 masks, one is scored"):
+    with pytest.raises(TemplateError, match=f"row {block.rows.examples[5].id}: has 2 masks and the first row 1"):
         prepare_block(block, store, encoder, seed=0)
     assert not store.folder.exists()
 
