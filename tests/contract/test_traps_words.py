@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptlab.answering import Words, answer
+from promptlab.batching import BatchSize
 from promptlab.block_scores import KEY_BYTES, BlockScores
 from promptlab.deciding import word_fault
 from promptlab.label_words import find_word_ids, slot_contexts
@@ -16,7 +18,7 @@ from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.types import EncodedPrompt, Example, Prompt, WordTokens
 from promptlab.verbalizing import log_mass, pool_labels
-from tests.oracles import MASK, SEP, field, mask_log_probs, prompt, single_id, word_id
+from tests.oracles import MASK, SEP, SlotOracle, field, mask_log_probs, prompt, single_id, word_id
 from tests.tiny_models import BYTE_LEVEL, FAMILIES, METASPACE
 
 PLACES = {
@@ -89,6 +91,71 @@ def test_trap_09_words_of_several_tokens(backends: dict[str, Any], kind: str) ->
     assert f"label word '{long}' splits into {oracle} tokens ({pieces}) in '… ___.': use a word that is one" in str(
         fault
     )
+
+
+@pytest.mark.parametrize("way", ["mean", "max"])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_trap_09_pieces_at_one_mask_are_no_word(
+    backends: dict[str, Any], models: dict[str, Any], kind: str, way: str
+) -> None:
+    """Pieces of a word averaged at one mask, or their largest, score no word; each rule asks several masks."""
+    backend, asked = backends[kind], PLACES["after a blank"]
+    word = "好看" if kind == "bert_chinese" else "goodness"
+    tokens = found(backend, asked, [word])[word]
+    assert isinstance(tokens, WordTokens) and tokens.is_split
+    at_one_mask = mask_log_probs(models[kind], backend.tokenizer, asked)[0][list(tokens.pieces)]
+    naive = float(at_one_mask.mean() if way == "mean" else at_one_mask.max())
+    for rule in ("independent", "left_to_right", "pet"):
+        oracle, ours = of_several_tokens(backend, models[kind], asked, tokens, rule)
+        assert abs(naive - oracle) > 1e-2
+        assert oracle == pytest.approx(ours, abs=3e-5)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_trap_09_an_uncorrected_score_favours_predictable_pieces(
+    backends: dict[str, Any], models: dict[str, Any], kind: str
+) -> None:
+    """Each piece masked alone sees the rest of its word, which gives it away; left to right masks what comes behind."""
+    backend, asked = backends[kind], PLACES["after a blank"]
+    word = "体育新闻" if kind == "bert_chinese" else "goodness"
+    tokens = found(backend, asked, [word])[word]
+    assert isinstance(tokens, WordTokens)
+    (encoded,) = backend.encoder(None).encode([asked])
+    plain, pieces = SlotOracle(models[kind], encoded, backend.encoder(None).mask_id), list(tokens.pieces)
+    naive = sum(
+        plain.log_probs([[None if at == place else piece for at, piece in enumerate(pieces)]])[place][pieces[place]]
+        for place in range(len(pieces))
+    )
+    oracle, ours = of_several_tokens(backend, models[kind], asked, tokens, "left_to_right")
+    assert abs(naive - oracle) > 1e-2
+    assert oracle == pytest.approx(ours, abs=3e-5)
+
+
+def test_trap_09_words_of_unlike_lengths_have_no_mass(backends: dict[str, Any], models: dict[str, Any]) -> None:
+    """All words of one token and all of two have twice the probability that there is: such words have no mass."""
+    backend, asked = backends["bert"], PLACES["after a blank"]
+    words = found(backend, asked, ["great", "goodness"])
+    great, goodness = (one for one in words.values() if isinstance(one, WordTokens))
+    (encoded,) = backend.encoder(None).encode([asked])
+    plain = SlotOracle(models["bert"], encoded, backend.encoder(None).mask_id)
+    singles = np.exp(plain.log_probs([[None]])[0]).sum()
+    pairs = np.outer(*map(np.exp, plain.log_probs([[None, None]]))).sum()
+    assert 2 == pytest.approx(singles + pairs, abs=1e-5)
+    sums = np.array([[-1.0, -2.0]])
+    for rule in ("independent", "left_to_right"):
+        assert np.isnan(log_mass(sums, [great, goodness], rule)).all()
+        assert np.isfinite(log_mass(sums, [great, great], rule)).all()
+
+
+def of_several_tokens(backend: Any, model: Any, asked: Prompt, tokens: WordTokens, rule: Any) -> tuple[float, float]:
+    """The score of a word by a rule: of the plain model asked one text at a time, and of the package."""
+    encoder, verbalizer = backend.encoder(None), Verbalizer.from_labels({"a": "x", "b": "y"}, multi_token=rule)
+    (encoded,) = encoder.encode([asked])
+    oracle = SlotOracle(model, encoded, encoder.mask_id).word(tokens.slots, rule)
+    (ours,) = answer(
+        backend, encoder, [asked], [Words(verbalizer, {"x": tokens})], batch_size=BatchSize(None, 4)
+    ).answers
+    return oracle, float(ours.sums[0, 0])
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
