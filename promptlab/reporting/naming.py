@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from promptlab.hashing import text_hash
 from promptlab.reporting.formats import short_names
 
 TABLE_WIDTH, CHART_WIDTH = 36, 19
@@ -17,6 +18,7 @@ TERMINAL_WIDTHS = range(TABLE_WIDTH, 15, -1)
 INLINE = "inline-"
 BLANK = "___"
 _HASH_CHARACTERS = 4
+_SHORTEST = 8  # characters of a text that are worth to stand before a rule
 _EXPRESSION = re.compile(r"\{\{-?\s*(\w+).*?\}\}", re.DOTALL)
 _STATEMENT = re.compile(r"\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 
@@ -24,7 +26,7 @@ _STATEMENT = re.compile(r"\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 def shown_names(names: Iterable[str], texts: Mapping[str, str], width: int) -> Mapping[str, str]:
     """Each name without its family, and inline ones as their text in at most `width` characters; all are distinct."""
     distinct = list(dict.fromkeys(names))
-    inline = {name: shorten(texts[name], width) for name in distinct if name in texts}
+    inline = {name: _shorten_with_rule(texts[name], name, width) for name in distinct if name in texts}
     plain = short_names(name for name in distinct if name not in inline)
     taken = [*plain.values(), *inline.values()]
     told = {
@@ -68,8 +70,15 @@ def _from_word(text: str, start: int, width: int) -> str:
     return following if is_cut and blank and len(rest) <= width // 4 else left
 
 
+def _shorten_with_rule(text: str, name: str, width: int) -> str:
+    """A shortened text with what stands behind `@` in its name, where there is room for both."""
+    rule = "".join(name.partition("@")[1:])
+    return shorten(text, width - len(rule)) + rule if width - len(rule) >= _SHORTEST else shorten(text + rule, width)
+
+
 def _with_hash(text: str, name: str, width: int) -> str:
-    return f"{shorten(text, width - _HASH_CHARACTERS - 1)} {name[-_HASH_CHARACTERS:]}"
+    told = text_hash(name) if "@" in name else name
+    return f"{shorten(text, width - _HASH_CHARACTERS - 1)} {told[-_HASH_CHARACTERS:]}"
 
 
 def _is_inline(name: str) -> bool:

@@ -48,3 +48,13 @@ def test_texts_that_look_alike_get_the_end_of_their_hash() -> None:
         "inline-aaaa1111": "…all, so ___. 1111",
         "inline-bbbb2222": "…all, so ___. 2222",
     }
+
+
+def test_one_set_of_words_under_two_rules_is_told_apart() -> None:
+    """What stands behind `@` is kept where there is room, and tells two names of the same words apart where not."""
+    names = ["inline-aaaa1111@pet", "inline-aaaa1111@left_to_right@normalize=mean", "inline-aaaa1111"]
+    texts = dict.fromkeys(names, "quite bad/very good")
+    whole = ["quite bad/very good@pet", "quite bad/very good@left_to_right@…", "quite bad/very good"]
+    assert whole == [*shown_names(names, texts, 35).values()]
+    assert "quite bad/very…@pet" == shown_names(names, texts, 19)[names[0]]
+    assert 3 == len(set(shown_names(names, texts, 19).values()))
