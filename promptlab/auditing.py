@@ -255,9 +255,30 @@ def check_plain_forward(subject: Subject) -> Check:
     )
 
 
+@check("several tokens", "encoder", "model")
+def check_several_tokens(subject: Subject) -> Check:
+    """Word pieces and masks in a slot have the scores of the same prompt by the model's own forward."""
+    if not subject.predicts_words:
+        return absent("words stand in their slots in every other check")
+    scores = subject.score_filled(IT_WAS)
+    if scores is None:
+        return absent("the model is too short, or the backend has no plain forward to compare with")
+    return _judge(
+        subject,
+        _largest(*scores),
+        "a word of three tokens with its first one in place, here and by the model's own forward,",
+        "Please report this architecture: leave words of several tokens out.",
+    )
+
+
 def _compare(subject: Subject, others: Float32[np.ndarray, "mask token"], what: str, remedy: str) -> Check:
     """The largest difference from the scores of prompts alone, against the tolerance."""
-    tolerance, difference = subject.tolerance, _largest(subject.alone, others)
+    return _judge(subject, _largest(subject.alone, others), what, remedy)
+
+
+def _judge(subject: Subject, difference: float, what: str, remedy: str) -> Check:
+    """A difference against the tolerance."""
+    tolerance = subject.tolerance
     found = f"{what} differ by {difference:.1e} at most, tolerance {tolerance:.0e}"
     if difference <= tolerance:
         return passed(found)
@@ -266,7 +287,7 @@ def _compare(subject: Subject, others: Float32[np.ndarray, "mask token"], what: 
     return failed(found, remedy)
 
 
-def _largest(some: Float32[np.ndarray, "mask token"], others: Float32[np.ndarray, "mask token"]) -> float:
+def _largest(some: Float32[np.ndarray, " ..."], others: Float32[np.ndarray, " ..."]) -> float:
     """The largest absolute difference in log-probability; NaN where one of them is no number."""
     return float(np.abs(some - others).max())
 

@@ -16,8 +16,9 @@ import numpy as np
 from promptlab.backends.base import Backend
 from promptlab.encoding import Encoder
 from promptlab.errors import DataError, ModelError, PromptlabError
+from promptlab.filling import fill_prompt
 from promptlab.label_words import find_word_ids, slot_contexts
-from promptlab.types import EncodedPrompt, Prompt, Segment, WordTokens
+from promptlab.types import EncodedPrompt, Fill, Prompt, Segment, WordTokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -184,6 +185,22 @@ class Subject:
         """The same by the model's own forward, the head at all positions; None where the backend has none."""
         with self.backend.session():
             return _forward(lambda: self.backend.plain_log_probs(prompts, self.token_ids, pad_left=pad_left))
+
+    def score_filled(self, asked: Prompt) -> tuple[Float32[np.ndarray, " token"], Float32[np.ndarray, " token"]] | None:
+        """Log-probabilities of all tokens at the second of three pieces, the first in place, and the plain ones."""
+        prompt = self.encoded(asked)
+        if prompt is None or len(prompt) + 2 > self.encoder.max_length:
+            return None
+        tokens = self.token_ids.tolist()
+        fill = Fill(((tokens[len(tokens) // 2], None, None),))
+        filled = fill_prompt(prompt, fill, [(1, token) for token in tokens], mask_id=self.encoder.mask_id)
+        roles = np.zeros(len(filled), dtype=np.int32)
+        written = EncodedPrompt("", filled.input_ids, filled.segment_ids, roles, filled.asked[:1])
+        plain = self.score_plainly([written])
+        if plain is None:
+            return None
+        with self.backend.session():
+            return _forward(lambda: self.backend.score_fills([filled])), plain[0]
 
     def fault(self, need: Need) -> str | None:
         """Why the encoder or the model is not there; asked for once, because a large model takes long to fail."""

@@ -45,7 +45,7 @@ def test_a_sound_model_passes_and_fits_eighty_columns(call: Call, tiny: dict[str
     assert "model attention" in said.out.partition("\ncheck ")[0]
     rows = rows_of(said)
     assert list(rows)[:3] == ["head", "tokenizer", "mask"]
-    assert len(rows) == 14
+    assert len(rows) == 15
     assert set(rows.values()) - {"n/a"} == {"pass"}
 
 
@@ -54,7 +54,7 @@ def test_the_checks_are_json_too(call: Call, tiny: dict[str, Path]) -> None:
     said = call("doctor", "--model", tiny["roberta"], "--output", "json")
     found = json.loads(said.out)
     assert found["model architecture"] == "RobertaForMaskedLM"
-    assert [set(one) for one in found["checks"]] == [{"name", "status", "found", "remedy"}] * 14
+    assert [set(one) for one in found["checks"]] == [{"name", "status", "found", "remedy"}] * 15
     assert {one["status"] for one in found["checks"]} == {"pass", "not applicable"}
 
 
@@ -79,7 +79,7 @@ def test_a_model_that_fails_a_check_leaves_with_one(call: Call, doubled: Path) -
     """The table has what was found and the remedy, and the last sentence names what failed."""
     said = call("doctor", "--model", doubled)
     assert said.code == 1
-    assert said.err == f"error: model '{doubled}' fails 1 of 14 checks: frame.\n"
+    assert said.err == f"error: model '{doubled}' fails 1 of 15 checks: frame.\n"
     assert rows_of(said)["frame"] == "fail"
     assert "-> Leave it to the post-processor alone" in said.out
     assert json.loads(call("doctor", "--model", doubled, "--output", "json").out)["checks"][3]["status"] == "fail"
@@ -100,7 +100,7 @@ def test_a_model_without_its_head_is_checked_as_far_as_it_goes(
     folder = without_head(tiny["bert"], tmp_path / "headless")
     said = call("doctor", "--model", folder)
     assert said.code == 1
-    assert said.err == f"error: model '{folder}' fails 1 of 14 checks: head.\n"
+    assert said.err == f"error: model '{folder}' fails 1 of 15 checks: head.\n"
     assert "torch" in said.out
     assert "has no trained weights for 6 tensors" in " ".join(said.out.split())
     rows = rows_of(said)

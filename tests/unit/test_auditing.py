@@ -26,8 +26,8 @@ from tests.oracles import mask_log_probs
 from tests.tiny_models import DETECTORS, KINDS
 
 NAMES = [
-    "head", "tokenizer", "mask", "frame", "blank before mask", "spaced word", "batch", "plain forward", "padding side",
-    "dtype drift", "knowledge", "attention", "states", "position limit",
+    "head", "tokenizer", "mask", "frame", "blank before mask", "spaced word", "batch", "plain forward",
+    "several tokens", "padding side", "dtype drift", "knowledge", "attention", "states", "position limit",
 ]  # fmt: skip
 CHEAP = ["mask", "frame", "blank before mask", "batch", "plain forward"]
 OF_TOKENIZER = ["tokenizer", "mask", "frame", "blank before mask", "spaced word"]
@@ -334,6 +334,19 @@ def test_attention_to_padding_fails(backends: dict[str, Any], monkeypatch: pytes
     assert ["fail"] * len(KINDS) == [look(backends[kind])["batch"].status for kind in KINDS]
 
 
+def test_pieces_that_are_scored_otherwise_fail(backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word of several tokens must have the scores of the plain forward with the same pieces in place."""
+    score_fills = MaskedBackend.score_fills
+    monkeypatch.setattr(MaskedBackend, "score_fills", lambda self, prompts: score_fills(self, prompts) + 0.01)
+    checks = look(backends["bert"])
+    what = "a word of three tokens with its first one in place, here and by the model's own forward,"
+    assert Check(
+        "several tokens", "fail", f"{what} differ by 1.0e-02 at most, tolerance 1e-05",
+        "Please report this architecture: leave words of several tokens out.",
+    ) == checks["several tokens"]  # fmt: skip
+    assert {"several tokens"} == not_passed(checks)
+
+
 def test_a_little_rounding_is_warned_about(backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to ten times the tolerance nothing is wrong but near-ties."""
     shift_scores(monkeypatch, alone=0, together=5e-5)
@@ -508,7 +521,8 @@ def test_a_sound_detector_passes_every_check_that_applies(judges: dict[str, Any]
     """The checks of tokenizer, batch, forward, padding and dtype hold for it; it has no states at masks."""
     checks = audit(judges[kind])
     assert NAMES == [one.name for one in checks]
-    expected = {name: "pass" for name in NAMES} | {"knowledge": "not applicable", "states": "not applicable"}
+    absent = ("knowledge", "several tokens", "states")
+    expected = {name: "pass" for name in NAMES} | dict.fromkeys(absent, "not applicable")
     assert expected == {one.name: one.status for one in checks}
     by_name = {one.name: one.found for one in checks}
     kept = {"electra": "ElectraForPreTraining", "deberta_v3": "DebertaDetector"}[kind]
