@@ -24,7 +24,7 @@ from promptlab.rows import Limit, RowSet, load_rows
 from promptlab.specs.run import RunSpec
 from promptlab.specs.task import Task, load_tasks
 from promptlab.specs.template import Template, load_templates
-from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
+from promptlab.specs.verbalizer import BETWEEN_SLOTS, Verbalizer, load_verbalizers
 
 EVERYTHING = "*"
 
@@ -145,6 +145,11 @@ def verbalizes(verbalizer: Verbalizer, task: Task) -> bool:
     return verbalizer.family in (None, task.family) and set(verbalizer.labels) == set(task.labels)
 
 
+def fits(num_masks: int | None, verbalizer: Verbalizer) -> bool:
+    """Whether the words of a verbalizer are for the number of masks of a template, or rows decide that number."""
+    return num_masks in (None, verbalizer.num_slots)
+
+
 def is_glob(selector: Any) -> bool:
     """Whether a selector is a pattern of names; a template or a verbalizer that is written out is none."""
     if not isinstance(selector, str) or "{{" in selector or "=" in selector:
@@ -217,6 +222,34 @@ def _explain(grid: Grid) -> None:
     for verbalizer in grid.verbalizers:
         if verbalizer.name in grid.explicit and not any(verbalizes(verbalizer, task) for task in grid.tasks):
             _explain_verbalizer(verbalizer, grid.tasks)
+    for task in grid.tasks:
+        _explain_masks(grid, task)
+
+
+def _explain_masks(grid: Grid, task: Task) -> None:
+    """Refuse what was asked for by name and has another number of masks than everything beside it."""
+    templates = [one for one in grid.templates if applies(one, task)]
+    verbalizers = [one for one in grid.verbalizers if verbalizes(one, task)]
+    for template in templates if verbalizers else ():
+        number = template.num_masks
+        if template.template.name in grid.explicit and not any(fits(number, one) for one in verbalizers):
+            word = BETWEEN_SLOTS.join(["word"] * (number or 1))
+            raise LabelWordError(
+                f"{template.shown} has {_masks(number or 1)}, and no verbalizer that was asked for has words for so "
+                f"many: write label={word},label={word}."
+            )
+    for verbalizer in verbalizers if templates else ():
+        if verbalizer.name in grid.explicit and not any(fits(one.num_masks, verbalizer) for one in templates):
+            raise LabelWordError(f"{no_such_masks(verbalizer)}, and no template that was asked for has so many.")
+
+
+def no_such_masks(verbalizer: Verbalizer) -> str:
+    """For how many masks the words of a verbalizer are, as the start of a refusal."""
+    return f"{verbalizer.path} has words for {_masks(verbalizer.num_slots)}, such as '{verbalizer.words[0]}'"
+
+
+def _masks(number: int) -> str:
+    return "1 mask" if number == 1 else f"{number} masks"
 
 
 def _own_task(spec: RunSpec) -> Task:

@@ -13,7 +13,7 @@ from promptlab.calibration import find_calibration
 from promptlab.calibration_prompts import DOMAIN_PROMPT, PromptGroup, make_group
 from promptlab.deciding import Cell
 from promptlab.errors import UsageError, did_you_mean
-from promptlab.grids import Grid, LoadedRows, applies, is_glob, require_some, verbalizes
+from promptlab.grids import Grid, LoadedRows, applies, fits, is_glob, require_some, verbalizes
 from promptlab.hashing import content_hash
 from promptlab.rendering import CompiledTemplate
 from promptlab.rows import RowSet
@@ -84,7 +84,8 @@ def plan_blocks(grid: Grid, loaded: LoadedRows, scorer: Scorer, *, max_length: i
             chosen += [(template, True) for template in grid.baselines if applies(template, task)]
         make = _group_maker(task, loaded, seed)
         for template, is_baseline in chosen:
-            groups = [[verbalizer] for verbalizer in verbalizers] if template.uses_options else [verbalizers]
+            words = [one for one in verbalizers if fits(template.num_masks, one)]
+            groups = [[one] for one in words] if template.uses_options else [words] if words else []
             setting = _Setting(scorer, max_length, seed, is_baseline, make)
             blocks += [_block(grid, task, loaded.rows[task.name], template, group, setting) for group in groups]
     found = first_of_each(((block.task.name, block.block_id), block) for block in blocks)

@@ -65,6 +65,7 @@ def make_manifest(
                 **_dump(block.template.template, without=("name", "path", "first_line", "notes")),
                 "shown": block.template.shown,
                 "tags": list(block.template.template.tags),
+                "num_masks": block.template.num_masks,
             }
             for block in planned
         },

@@ -29,12 +29,13 @@ _OUTERMOST = ("shorten", "fixed")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledTemplate:
-    """A template ready to render: what it reads, and its compiled text."""
+    """A template ready to render: what it reads, and its compiled text; `num_masks` None where rows decide it."""
 
     template: Template
     fields: frozenset[str]
     uses_options: bool
     uses_choice: bool
+    num_masks: int | None
     code: Any
 
     @property
@@ -91,9 +92,10 @@ def compile_template(template: Template) -> CompiledTemplate:
             f"{template.path}:{template.first_line} has no {{{{ mask }}}}: there is nothing to predict."
         )
     uses_choice = any(node.name == "choice" for node in tree.find_all(nodes.Filter))
+    num_masks = _count_written_masks(tree)
     tainted = _tainted(tree, fields)
     marked = _MarkSegments(tainted).visit(tree)
-    return CompiledTemplate(template, fields, "options" in read, uses_choice, sandbox.compile_tree(marked))
+    return CompiledTemplate(template, fields, "options" in read, uses_choice, num_masks, sandbox.compile_tree(marked))
 
 
 def check_fields(compiled: CompiledTemplate, allowed: Sequence[str], *, of: str) -> None:
@@ -196,6 +198,13 @@ def _refuse_names(template: Template, tree: nodes.Template, assigned: set[str]) 
             line = template.first_line + read.lineno - 1
             hint = did_you_mean(read.name, [*template.fields, *RESERVED])
             raise TemplateError(f"{template.path}:{line} field '{read.name}' is unknown.{hint}")
+
+
+def _count_written_masks(tree: nodes.Template) -> int | None:
+    """How many masks every prompt has; None where one stands in a condition, a loop or a variable."""
+    written = [child for node in tree.body if isinstance(node, nodes.Output) for child in node.nodes]
+    number = sum(isinstance(child, nodes.Name) and child.name == "mask" for child in written)
+    return number if number == sum(name.name == "mask" for name in tree.find_all(nodes.Name)) else None
 
 
 def _place_of_name(compiled: CompiledTemplate, name: str) -> str:

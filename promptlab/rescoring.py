@@ -21,7 +21,7 @@ from promptlab.deciding import Cell, segment_name, word_fault
 from promptlab.errors import LabelWordError, StoreError, UsageError
 from promptlab.evaluation import StoredBlock, evaluate
 from promptlab.filling import reserve_of, word_sums
-from promptlab.grids import check_metrics, is_glob, select_calibrations, verbalizes
+from promptlab.grids import check_metrics, fits, is_glob, no_such_masks, select_calibrations, verbalizes
 from promptlab.new_words import add_words
 from promptlab.planning import cell_id, first_of_each, plan_digest, plan_ensembles
 from promptlab.provenance import Cost, describe_verbalizers, make_timings
@@ -145,7 +145,7 @@ def _decide(run: RunResults, rule: _Rule, *, named: frozenset[str], new: Sequenc
     check_metrics(rule.metrics, list(tasks.values()))
     for name in rule.calibrations:
         _refuse_calibration(run, name, is_named=name in named)
-    decided = _Decided([], [], [], [])
+    decided, used = _Decided([], [], [], []), set[str]()
     for model in dict.fromkeys(entry["model"] for entry in manifest["blocks"]):
         entries = [entry for entry in manifest["blocks"] if entry["model"] == model]
         blocks = [block for entry in entries if (block := _block(manifest, entry, tasks[entry["task"]], rule))]
@@ -154,6 +154,7 @@ def _decide(run: RunResults, rule: _Rule, *, named: frozenset[str], new: Sequenc
         for block in blocks:
             _refuse_fills(run, store.block(block.block_id), block)
         asked = [cell for block in blocks if not block.is_baseline for cell in block.cells]
+        used |= {cell.verbalizer.hash for cell in asked}
         ensembles = plan_ensembles(rule.ensembles, asked)
         found = evaluate(store, blocks, ensembles, seed=manifest["seed"], metrics=rule.metrics)
         decided.results.extend(found.results)
@@ -161,6 +162,8 @@ def _decide(run: RunResults, rule: _Rule, *, named: frozenset[str], new: Sequenc
         cells = [*(cell for block in blocks for cell in block.cells), *ensembles]
         decided.cells.extend(cell.cell_id for cell in cells)
         decided.verbalizers.extend(cell.verbalizer for cell in cells)
+    for verbalizer in (one for one in new if one.name in named and one.hash not in used):
+        raise LabelWordError(f"{no_such_masks(verbalizer)}, and no template of run '{run.name}' has so many.")
     return decided
 
 
@@ -172,7 +175,8 @@ def _block(manifest: Mapping[str, Any], entry: Mapping[str, Any], task: Task, ru
     """A stored block with the cells that the rules give it; a bound block keeps its one verbalizer."""
     template = manifest["templates"][entry["template"]]
     facts = next(item for item in manifest["models"] if item["model"] == entry["model"])
-    fitting = [one for one in rule.verbalizers if verbalizes(one, task)]
+    num_masks = template.get("num_masks")
+    fitting = [one for one in rule.verbalizers if verbalizes(one, task) and fits(num_masks, one)]
     if entry["bound"] is not None:
         fitting = [one for one in fitting if one.name == entry["bound"]]
     distinct = first_of_each((one.hash, one) for one in fitting)

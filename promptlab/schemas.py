@@ -41,13 +41,14 @@ Schema = dict[str, Any]
 _PLACED = {Task: {"name", "path"}, Verbalizer: {"name", "path", "family"}}
 _LOADED = {model.__name__ for model in (Task, Template, Verbalizer)}
 _WORD: Schema = {"type": "string", "pattern": r"^\S(.*\S)?$"}
+_WORDS_OF_MASKS: Schema = {"type": "array", "items": _WORD, "minItems": 2}
 _LABELS: Schema = {
     "type": "object",
     "minProperties": 2,
     "additionalProperties": {
         "anyOf": [
             _WORD,
-            {"type": "array", "items": _WORD, "minItems": 1},
+            {"type": "array", "items": {"anyOf": [_WORD, _WORDS_OF_MASKS]}, "minItems": 1},
             {"type": "object", "additionalProperties": {"type": "number", "exclusiveMinimum": 0}, "minProperties": 1},
         ]
     },

@@ -105,6 +105,20 @@ class Verbalizer(Spec):
                 owner[word.word] = label
         return labels
 
+    @field_validator("labels")
+    @classmethod
+    def _words_are_for_as_many_masks(cls, labels: dict[str, Any]) -> dict[str, Any]:
+        numbers = {len(slot_words(word.word)): word.word for words in labels.values() for word in words}
+        if len(numbers) > 1:
+            shown = ", ".join(f"'{word}' for {number}" for number, word in sorted(numbers.items()))
+            raise ValueError(f"the words are for unlike numbers of masks: {shown}")
+        return labels
+
+    @property
+    def num_slots(self) -> int:
+        """For how many masks the words are."""
+        return len(slot_words(self.words[0]))
+
     @property
     def words(self) -> tuple[str, ...]:
         """Every label word, in the order of the labels."""

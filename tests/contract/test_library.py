@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from promptlab.grids import fits, verbalizes
 from promptlab.library import library_root
 from promptlab.rendering import check_fields, compile_template, render
 from promptlab.rows import SUFFIXES, load_rows
 from promptlab.specs.task import Task
 from promptlab.specs.template import Template
-from promptlab.specs.verbalizer import Verbalizer
+from promptlab.specs.verbalizer import Verbalizer, slot_words
 from promptlab.types import Example
 
 ROOT = library_root()
@@ -214,15 +215,17 @@ def test_template_declares_what_it_reads(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_template_renders_one_mask_for_every_task_it_applies_to(name: str) -> None:
-    """Rendered for a sample of each task, the prompt has one mask, all fields and no double blank."""
+def test_template_renders_its_masks_for_every_task_it_applies_to(name: str) -> None:
+    """Rendered for a sample of each task, the prompt has the masks that are written, all fields and no double blank."""
     compiled = compile_template(load_template(name))
     tasks = [task for task in tasks_of(name.partition("/")[0]) if compiled.fields <= set(task.fields)]
     for task in tasks:
         check_fields(compiled, task.fields, of=task.name)
         prompt = render(compiled, sample(task))
         kinds = [segment.kind for segment in prompt.segments]
-        assert kinds.count("mask") == 1
+        assert kinds.count("mask") == compiled.num_masks
+        of_task = [one for one in map(load_verbalizer, VERBALIZERS) if verbalizes(one, task)]
+        assert any(fits(compiled.num_masks, one) for one in of_task)
         assert kinds.count("sep") <= 1
         assert kinds.count("field") == len(compiled.fields)
         assert prompt.text == prompt.text.strip()
@@ -238,17 +241,17 @@ def test_verbalizer_says_where_it_comes_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", VERBALIZERS)
 def test_verbalizer_has_single_words_in_quotes(name: str) -> None:
-    """Every label word is one word without blanks, stands in quotes in the file, and labels have equally many."""
+    """Every label word is one word a mask, without blanks and in quotes in the file; labels have equally many."""
     verbalizer = load_verbalizer(name)
     text = (ROOT / "verbalizers" / f"{name}.yaml").read_text(encoding="utf-8")
-    assert all(f'"{word}"' in text and " " not in word for word in verbalizer.words)
+    assert all(f'"{one}"' in text and " " not in one for word in verbalizer.words for one in slot_words(word))
     assert len({len(words) for words in verbalizer.labels.values()}) == 1
 
 
 @pytest.mark.parametrize("name", VERBALIZERS)
 def test_verbalizer_has_words_of_its_language(name: str) -> None:
-    """A Chinese label word is one character, any other is made of ASCII letters or digits."""
-    for word in load_verbalizer(name).words:
+    """A Chinese label word is one character a mask, any other is made of ASCII letters or digits."""
+    for word in (one for several in load_verbalizer(name).words for one in slot_words(several)):
         if name.partition("/")[0] in CHINESE:
             assert unicodedata.name(word).startswith("CJK UNIFIED IDEOGRAPH")
         else:

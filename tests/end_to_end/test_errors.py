@@ -195,7 +195,10 @@ def test_a_value_that_no_run_can_have(run: Call, arguments: list[str], parts: li
         (["--templates", "{{ txt }} {{ mask }}"], ["field 'txt' is unknown in task 'moods'. Did you mean 'text'?"]),
         (["--templates", "{{ text | shortn }} {{ mask }}"], ["filter 'shortn' is unknown. Did you mean 'shorten'?"]),
         (["--templates", "{{ text }} {{ mask"], [":1 is not valid Jinja:"]),
-        (["--templates", "{{ text }} {{ mask }} {{ mask }}"], ["stands for one mask, the template has 2"]),
+        (
+            ["--templates", "{{ text }} {{ mask }} {{ mask }}"],
+            ["has 2 masks, and no verbalizer that was"],
+        ),
         (["--verbalizers", "bad=terrible"], ["verbalizer inline:1 labels: needs at least 2, found 1."]),
         (
             ["--verbalizers", "bad=no,god=yes"],

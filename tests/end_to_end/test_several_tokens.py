@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from promptlab.block_scores import BlockScores
-from promptlab.errors import LabelWordError, ModelError, UsageError
+from promptlab.errors import FileFault, LabelWordError, ModelError, UsageError
 from promptlab.harness import execute, plan_run
 from promptlab.labelling import Labelling, label_rows
 from promptlab.previewing import preview_task
@@ -182,7 +182,7 @@ def test_other_verbalizers_do_not_move_the_numbers(run: Run, whole: RunResults) 
 
 
 def test_a_template_of_two_masks_takes_words_for_both(run: Run) -> None:
-    """Words are lists of words, with mass under one length; words for one mask are skipped with the reason."""
+    """Words are lists of words, with mass under one length; words for one mask do not apply, or are refused."""
     words = {"negative": [["no", "bad"]], "positive": [["yes", "good"]]}
     template = "{{ text }} It was {{ mask }}, and {{ mask }}."
     found = run(verbalizers=(words, "opinions/*"), templates=(template,), calibrations="none")
@@ -191,9 +191,33 @@ def test_a_template_of_two_masks_takes_words_for_both(run: Run) -> None:
     assert by_name[name].skipped is None
     assert by_name[name].mass is not None and 0 < by_name[name].mass < 1
     assert {} == dict(by_name[name].num_tokens)
-    others = [one for verbalizer, one in by_name.items() if verbalizer != name]
-    assert others
-    assert all("stands for one mask, the template has 2: write one word a mask" in str(one.skipped) for one in others)
+    assert [name] == list(by_name)
+    with pytest.raises(
+        LabelWordError, match=r"good_bad.yaml has words for 1 mask, such as 'bad', and no template that was"
+    ):
+        run(verbalizers=(words, "opinions/good_bad"), templates=(template,), calibrations="none")
+    with pytest.raises(
+        LabelWordError, match=r"has 2 masks, and no verbalizer that was asked for has words for so many: write"
+    ):
+        run(verbalizers="opinions/*", templates=(template, "opinions/it_was"), calibrations="none")
+    with pytest.raises(
+        LabelWordError, match=r"has words for 1 mask, such as '\w+', and no template of run 'run' has so many"
+    ):
+        rescore(found.folder, verbalizers=[{"negative": "bad", "positive": "good"}])
+    with pytest.raises(FileFault, match="the words are for unlike numbers of masks: 'bad' for 1, 'yes \\+ good' for 2"):
+        Verbalizer.from_labels({"negative": "bad", "positive": "yes + good"})
+
+
+def test_masks_in_a_condition_are_counted_row_by_row(run: Run) -> None:
+    """Where the template alone does not say how many masks there are, its first prompt does."""
+    template = "{{ text }} It was {% if true %}{{ mask }}{% endif %}."
+    words = {"negative": [["no", "bad"]], "positive": [["yes", "good"]]}
+    found = run(verbalizers="opinions/*", templates=(template,), calibrations="none")
+    assert any(one.skipped is None for one in found.results)
+    with pytest.raises(
+        LabelWordError, match=r"'no \+ bad' stands for 2 masks, the template has 1: write one word a mask"
+    ):
+        run(verbalizers=(words, "opinions/*"), templates=(template,), calibrations="none")
 
 
 def test_the_plan_counts_the_filled_prompts(library: Path, tiny: dict[str, Path]) -> None:

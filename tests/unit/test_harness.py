@@ -200,7 +200,9 @@ def test_rows_with_unlike_numbers_of_masks_are_refused(spec: RunSpec) -> None:
 
 def test_a_word_for_one_mask_is_refused_for_two(spec: RunSpec) -> None:
     """A template of two masks needs two words a label, and the message shows how they are written."""
-    sentence = "stands for one mask, the template has 2: write one word a mask, such as 'word \\+ word'"
+    sentence = (
+        r"has 2 masks, and no verbalizer that was asked for has words for so many: write label=word \+ word,label"
+    )
     with pytest.raises(LabelWordError, match=sentence):
         execute(having(spec, templates="{{ text }} It was {{ mask }} and {{ mask }}."))
 
