@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from promptlab.backends.mlm import MaskedBackend
-from promptlab.types import EncodedPrompt
+from promptlab.backends.replaced_token import ReplacedTokenBackend
+from promptlab.filling import fill_prompt
+from promptlab.types import EncodedPrompt, Fill
 from tests.oracles import mask_log_probs
-from tests.tiny_models import KINDS
+from tests.tiny_models import DETECTORS, KINDS
 from tests.unit.test_mlm import PROMPTS
 
 pytestmark = pytest.mark.gpu
@@ -64,12 +66,36 @@ def test_memory_that_runs_out_is_a_memory_error(tiny: dict[str, Path], monkeypat
     encoded = [one for one in backend.encoder(None).encode(list(PROMPTS)) if isinstance(one, EncodedPrompt)]
     logits = backend._mask_logits
 
-    def too_much(prompts: Any) -> Any:
+    def too_much(prompts: Any, **options: Any) -> Any:
         if len(prompts) > 1:
             torch.empty(2**50, device="cuda")
-        return logits(prompts)
+        return logits(prompts, **options)
 
     monkeypatch.setattr(backend, "_mask_logits", too_much)
     with pytest.raises(MemoryError, match="out of memory"):
         backend.score(encoded, np.array([5]))
     assert 1 == len(backend.score(encoded[:1], np.array([5])).log_probs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fills_equal_those_of_the_cpu(tiny: dict[str, Path], backends: dict[str, Any], kind: str) -> None:
+    """Word pieces and masks in a slot have on CUDA the scores that they have on the CPU, to 1e-4."""
+    backend = MaskedBackend(str(tiny[kind]), device="cuda")
+    encoder = backend.encoder(None)
+    encoded = [one for one in encoder.encode(list(PROMPTS)) if isinstance(one, EncodedPrompt)]
+    filled = []
+    for number, one in enumerate(encoded):
+        fill = Fill(((7 + number, None, None),) * len(one.mask_positions))
+        filled.append(fill_prompt(one, fill, [(1, 9), (2, 11), (1, 12)], mask_id=encoder.mask_id))
+    np.testing.assert_allclose(backend.score_fills(filled), backends[kind].score_fills(filled), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_detectors_equal_those_of_the_cpu(detectors: dict[str, Path], kind: str) -> None:
+    """Words in their place are as original on CUDA as on the CPU, to 1e-4."""
+    there, here = (ReplacedTokenBackend(str(detectors[kind]), device=device) for device in ("cuda", "cpu"))
+    encoded = [one for one in here.encoder(None).encode(list(PROMPTS)) if isinstance(one, EncodedPrompt)]
+    tokens = np.array([5, 9, 20])
+    np.testing.assert_allclose(
+        there.word_log_probs(encoded, tokens), here.word_log_probs(encoded, tokens), atol=TOLERANCE, rtol=0
+    )
