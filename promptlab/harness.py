@@ -262,9 +262,9 @@ def _refuse_words(grid: Grid, blocks: Sequence[Prepared], encoder: Encoder) -> N
     reasons: dict[str, list[str]] = {}
     first: str | None = None
     for block in (block for block in blocks if not block.planned.is_baseline):
-        for verbalizer in {cell.verbalizer.name: cell.verbalizer for cell in block.planned.cells}.values():
-            shown = block.planned.template.shown
-            fault = word_fault(block.words[ROWS], verbalizer, shown, spell=encoder.token_text)
+        for cell in {cell.verbalizer.name: cell for cell in block.planned.cells}.values():
+            verbalizer, shown = cell.verbalizer, block.planned.template.shown
+            fault = word_fault(block.words[ROWS], verbalizer, cell.rule, shown, spell=encoder.token_text)
             usable[verbalizer.name] = usable.get(verbalizer.name, False) or fault is None
             first = first or fault
             if fault is None or verbalizer.name not in grid.explicit:

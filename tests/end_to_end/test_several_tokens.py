@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptlab.backends.base import make_backend
 from promptlab.block_scores import BlockScores
 from promptlab.errors import LabelWordError, ModelError, UsageError
 from promptlab.harness import execute, plan_run
 from promptlab.labelling import Labelling, label_rows
-from promptlab.previewing import preview_task
+from promptlab.previewing import preview_task, try_text
 from promptlab.rescoring import rescore
 from promptlab.results import Result, RunResults, read_results
 from promptlab.scoring import score_fills
 from promptlab.specs.run import RunSpec, make_run_spec
+from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
 from promptlab.store import RunStore
 from promptlab.types import FillScores
@@ -234,6 +236,15 @@ def test_words_that_begin_alike_are_refused_for_their_first_token(run: Run) -> N
         run(verbalizers=(words,))
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_words_that_no_rule_can_score_are_refused(tiny: dict[str, Path], rule: str) -> None:
+    """Where a verbalizer has no word that can be asked about, each of them is named, whatever the rule."""
+    unknown = Verbalizer.from_labels({"negative": "☂", "positive": "☃"}, multi_token=rule)  # type: ignore[arg-type]
+    template = Template.from_text("{{ text }} It was {{ mask }}.")
+    with pytest.raises(LabelWordError, match=r"label word '☂' is unknown .*\n.*label word '☃' is unknown"):
+        try_text({"text": "good"}, template, [unknown], make_backend(str(tiny["bert"]), device="cpu"))
+
+
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_a_detector_scores_words_in_their_place(run: Run, detectors: dict[str, Path], library: Path, kind: str) -> None:
     """Cells carry the name of the scoring and have no mass; calibrations, rules and pools are as everywhere."""
@@ -267,7 +278,6 @@ def test_a_detector_is_never_chosen_silently(run: Run, detectors: dict[str, Path
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_a_detector_reads_the_text_as_it_is_written(detectors: dict[str, Path], kind: str) -> None:
     """With a word in its slot a prompt has the ids of the written text, whatever its tokenizer does behind a mask."""
-    from promptlab.backends.base import make_backend
     from promptlab.filling import fill_prompt
     from promptlab.label_words import find_word_ids, slot_contexts
     from promptlab.types import EncodedPrompt, Fill, WordTokens
@@ -285,7 +295,9 @@ def test_a_detector_reads_the_text_as_it_is_written(detectors: dict[str, Path], 
             assert encoder.tokenizer(before + word + after)["input_ids"] == filled.input_ids.tolist()
 
 
-def test_the_report_marks_what_must_be_known(whole: RunResults, run: Run, detectors: dict[str, Path]) -> None:
+def test_the_report_marks_what_must_be_known(
+    whole: RunResults, run: Run, detectors: dict[str, Path], library: Path
+) -> None:
     """Unlike lengths, first tokens and replaced tokens are said in the report, with what was done about lengths."""
     from promptlab.reporting.report import write_report
 
@@ -299,6 +311,8 @@ def test_the_report_marks_what_must_be_known(whole: RunResults, run: Run, detect
     judged = run(models=str(detectors["electra"]), scoring="replaced_token", verbalizers="opinions/good_bad")
     text = next(path for path in write_report(judged) if path.suffix == ".md").read_text()
     assert "judged in their place by a replaced-token detector" in text
+    with pytest.raises(UsageError, match=r"asks about words in their place that run 'run' did not score with"):
+        rescore(judged.folder, verbalizers=["opinions/great_terrible"], include=[str(library)])
 
 
 def test_stored_fills_can_be_read_by_others(whole: RunResults) -> None:

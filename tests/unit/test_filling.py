@@ -264,6 +264,32 @@ def test_mass_is_there_only_where_words_answer_one_question() -> None:
 WORD_OF_5 = WordTokens(((5,),))
 
 
+def test_mass_is_of_words_that_fill_the_slots_alike() -> None:
+    """As many tokens, but not in the same slots, are another question; so is no word at all."""
+    apart = [WordTokens(((4, 5), (6,))), WordTokens(((4,), (5, 6)))]
+    alike = [WordTokens(((4, 5), (6,))), WordTokens(((7, 5), (6,)))]
+    sums = np.log([[0.1, 0.2]])
+    for rule in ("independent", "left_to_right"):
+        assert np.isnan(log_mass(sums, apart, rule)).all()  # type: ignore[arg-type]  # a rule
+        assert [0.1 + 0.2] == pytest.approx(np.exp(log_mass(sums, alike, rule)))  # type: ignore[arg-type]  # a rule
+    assert [0.1] == pytest.approx(np.exp(log_mass(np.log([[0.1, 0.1]]), apart[:1] * 2, "first_token")))
+    for rule in (*RULES, "original"):
+        assert [True, True] == np.isnan(log_mass(np.zeros((2, 0)), [], rule)).tolist()  # type: ignore[arg-type]  # a rule
+
+
+def test_plain_masks_are_scored_only_where_a_word_asks(
+    backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words that are all of several tokens cost their fills and no forward pass beside them."""
+    backend, encoder = backends["bert"], backends["bert"].encoder(None)
+    seen: list[int] = []
+    monkeypatch.setattr("promptlab.answering.score_prompts", lambda *args, **options: seen.append(1) or [])
+    for words, number in ((["goodness", "badness"], 0), (["goodness", "great"], 1)):
+        asked = Words(verbalizer_of(words, "independent"), words_of(encoder, PROMPTS[0], words))
+        found = answer(backend, encoder, PROMPTS, [asked], batch_size=SIZE)
+        assert ((), (), number) == (found.encoded, found.masks, len(seen))
+
+
 @pytest.mark.parametrize("rule", ["independent", "left_to_right", "pet"])
 def test_fills_are_planned_from_all_that_is_asked(backends: dict[str, Any], rule: Rule) -> None:
     """What is stored of a half done pass is not scored again, and the numbers are those of one pass, to the byte."""

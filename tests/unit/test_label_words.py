@@ -156,9 +156,9 @@ def test_uncased_words_collide(tokenizers: dict[str, Any]) -> None:
         ids = require_words(found, verbalizer, where="here")
         if collides:
             with pytest.raises(LabelWordError, match="'Yes' of label 'a' and 'yes' of label 'b' are the same token"):
-                check_collisions(verbalizer, ids)
+                check_collisions(verbalizer, ids, "independent")
         else:
-            check_collisions(verbalizer, ids)
+            check_collisions(verbalizer, ids, "independent")
 
 
 def test_every_refused_word_is_named_with_its_place(tokenizers: dict[str, Any]) -> None:
