@@ -16,20 +16,24 @@ TABLE_WIDTH, CHART_WIDTH = 36, 19
 TERMINAL_WIDTHS = range(TABLE_WIDTH, 15, -1)
 INLINE = "inline-"
 BLANK = "___"
-_HASH_CHARACTERS = 4
+_HASH_CHARACTERS, _FEW_CHARACTERS = 4, 8
 _EXPRESSION = re.compile(r"\{\{-?\s*(\w+).*?\}\}", re.DOTALL)
 _STATEMENT = re.compile(r"\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 
 
 def shown_names(names: Iterable[str], texts: Mapping[str, str], width: int) -> Mapping[str, str]:
-    """Each name without its family, and inline ones as their text in at most `width` characters; all are distinct."""
+    """Each name without its family, and inline ones as their text in at most `width` characters; all are distinct.
+
+    Rules that tell verbalizers of the same words apart are written out, whatever the width.
+    """
     distinct = list(dict.fromkeys(names))
     inline = {name: shorten(texts[name], width) for name in distinct if name in texts}
     plain = short_names(name for name in distinct if name not in inline)
     taken = [*plain.values(), *inline.values()]
-    told = {
-        name: text if taken.count(text) == 1 else _with_hash(texts[name], name, width) for name, text in inline.items()
-    }
+    alike = [name for name, text in inline.items() if taken.count(text) > 1]
+    words = {texts[name] for name in alike}
+    tails = {name: _rule(name) if len(words) == 1 and "@" in name else _hash(name) + _rule(name) for name in alike}
+    told = inline | {name: _with_tail(texts[name], tail, width) for name, tail in tails.items()}
     return {name: told[name] if name in told else plain[name] for name in distinct}
 
 
@@ -68,8 +72,17 @@ def _from_word(text: str, start: int, width: int) -> str:
     return following if is_cut and blank and len(rest) <= width // 4 else left
 
 
-def _with_hash(text: str, name: str, width: int) -> str:
-    return f"{shorten(text, width - _HASH_CHARACTERS - 1)} {name[-_HASH_CHARACTERS:]}"
+def _rule(name: str) -> str:
+    """The rules that stand behind a name, `@max`, or nothing."""
+    return name[name.index("@") :] if "@" in name else ""
+
+
+def _hash(name: str) -> str:
+    return name.removesuffix(_rule(name))[-_HASH_CHARACTERS:]
+
+
+def _with_tail(text: str, tail: str, width: int) -> str:
+    return f"{shorten(text, max(width - len(tail) - 1, _FEW_CHARACTERS))} {tail}"
 
 
 def _is_inline(name: str) -> bool:

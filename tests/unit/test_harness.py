@@ -200,7 +200,7 @@ def test_rows_with_unlike_numbers_of_masks_are_refused(spec: RunSpec) -> None:
 
 def test_a_word_for_one_mask_is_refused_for_two(spec: RunSpec) -> None:
     """A template of two masks needs two words a label, and the message shows how they are written."""
-    sentence = "stands for one mask, the template has 2: write one word a mask, such as 'word \\+ word'"
+    sentence = "stands for one mask, the template has 2: write one word a mask, such as 'very \\+ good' for two"
     with pytest.raises(LabelWordError, match=sentence):
         execute(having(spec, templates="{{ text }} It was {{ mask }} and {{ mask }}."))
 

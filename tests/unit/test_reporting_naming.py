@@ -48,3 +48,16 @@ def test_texts_that_look_alike_get_the_end_of_their_hash() -> None:
         "inline-aaaa1111": "…all, so ___. 1111",
         "inline-bbbb2222": "…all, so ___. 2222",
     }
+
+
+def test_verbalizers_of_the_same_words_are_told_apart_by_their_rules() -> None:
+    """Behind the words stands the rule in full; where words only look alike, the end of their hash stands before it."""
+    rules = ["@pet", "@left_to_right", "@left_to_right@normalize=mean", ""]
+    texts = {f"inline-aaaa1111{rule}": "bad/goodness|good" for rule in rules}
+    expected = ["bad/goodness… @pet", "bad/goo… @left_to_right", "bad/goo… @left_to_right@normalize=mean", "1111"]
+    shown = list(shown_names(texts, texts, 18).values())
+    assert expected == [*shown[:3], shown[3].rpartition(" ")[2]]
+    longer = texts | {f"inline-bbbb2222{rule}": "bad/goodness|good|great" for rule in rules}
+    names = list(shown_names(longer, longer, 14).values())
+    assert len(names) == len(set(names))
+    assert "bad/goo… 2222@pet" in names
