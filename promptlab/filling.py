@@ -127,9 +127,8 @@ def word_sums(
     sums = np.full((len(keys), len(words)), np.nan)
     simple = [n for n, word in enumerate(words) if is_simple(word, rule)]
     sums[:, simple] = scores.take(keys, [scored_pieces(words[n], rule)[0] for n in simple])
-    has_key = np.flatnonzero(keys != b"")
     for number in sorted(set(range(len(words))) - set(simple)):
-        sums[has_key, number] = walk(words[number], rule, keys[has_key], scores).log_probs
+        sums[:, number] = walk(words[number], rule, keys, scores).log_probs
     return sums
 
 

@@ -29,7 +29,6 @@ from promptlab.hashing import content_hash
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
 from promptlab.preparing import (
     Prepared,
-    count_lacking,
     count_missing,
     encode_block,
     fill_windows,
@@ -323,10 +322,16 @@ def _score_block(
     look_first: Callable[[], None],
 ) -> None:
     """Encode one block and score what it lacks, window by window; the model is looked at before its first one."""
-    block_store = store.block(prepared.planned.block_id)
+    block_store, left = store.block(prepared.planned.block_id), expected
+
+    def advance(num_prompts: int) -> None:
+        nonlocal left
+        left -= num_prompts
+        progress.advance(num_prompts)
+
     block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
-    if block.num_missing and _fill_from_states(model, prepared, block_store):
-        block.num_missing = count_lacking(prepared, block_store)
+    if block.num_missing:
+        _fill_from_states(model, prepared, block_store)
     stored, tally = block_store.read(), Tally()
     for prompts in missing_windows(block, block_store, stored, model.encoder, seed=spec.seed):
         look_first()
@@ -336,7 +341,7 @@ def _score_block(
             prompts,
             prepared.token_ids or [],
             batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
-            on_batch=progress.advance,
+            on_batch=advance,
             stored=stored,
             keep_states=spec.store_states,
         )
@@ -350,11 +355,11 @@ def _score_block(
             known,
             mask_id=model.encoder.mask_id,
             batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
-            on_batch=progress.advance,
+            on_batch=advance,
             on_part=block_store.append_fills,
         )
         tally.add_all(part)
-    progress.advance(expected - block.num_missing)  # repeats and rows that do not fit were expected and not scored
+    progress.advance(left)  # repeats, rows that do not fit and fills that no prompt took were expected and not scored
     done.tally.add_all(tally)
     if tally.num_prompts:
         store.event("scored", block=prepared.planned.block_id, prompts=tally.num_prompts)
@@ -376,10 +381,10 @@ def _look_first(spec: RunSpec, model: PlannedModel, progress: Progress, done: Co
     done.seconds[f"preflight {name}"] = time.perf_counter() - began
 
 
-def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> int:
-    """Score new tokens from the last states that are stored, where they are; how many prompts that were."""
+def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> None:
+    """Score new tokens from the last states that are stored, where they are."""
     new = sorted(set(prepared.token_ids or []) - set(block_store.read().columns))
-    return score_from_states(model.backend, block_store, new)
+    score_from_states(model.backend, block_store, new)
 
 
 def _stored(block: Prepared) -> StoredBlock:

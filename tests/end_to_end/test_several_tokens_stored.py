@@ -14,7 +14,7 @@ from promptlab import preparing, scoring
 from promptlab.blocks import BlockStore
 from promptlab.errors import UsageError
 from promptlab.files import read_table, write_json, write_table
-from promptlab.harness import execute
+from promptlab.harness import Silence, execute
 from promptlab.rescoring import rescore
 from promptlab.results import RunResults
 from promptlab.specs.run import RunSpec
@@ -42,13 +42,13 @@ def run(library: Path, tiny: dict[str, Path], tmp_path: Path) -> Run:
     """A run on the tiny views; what is asked for may be changed."""
 
     def made(**changes: Any) -> RunResults:
-        amend = changes.pop("amend", False)
+        options = {name: changes.pop(name) for name in ("amend", "progress") if name in changes}
         values: dict[str, Any] = {
             "models": str(tiny["bert"]), "tasks": "views", "templates": ("opinions/it_was",), "calibrations": "none",
             "include": str(library), "device": "cpu", "name": "run", "output_path": str(tmp_path / "runs"),
             "skip_preflight": True,
         }  # fmt: skip
-        return execute(RunSpec(**{**values, **changes}), amend=amend)
+        return execute(RunSpec(**{**values, **changes}), **options)
 
     return made
 
@@ -73,6 +73,30 @@ def test_an_amended_run_scores_what_is_new_alone(run: Run, tmp_path: Path) -> No
     assert_same_decisions(grown, fresh)
     steps = [one.timings["prompts"] for one in (first, more, grown)]
     assert all(0 < step < fresh.timings["prompts"] for step in steps)
+
+
+class Record(Silence):
+    """Remembers how many prompts were announced and how many are done."""
+
+    def __init__(self) -> None:
+        self.announced = self.done = 0
+
+    def start(self, name: str, num_prompts: int) -> None:
+        """Count them."""
+        self.announced += num_prompts
+
+    def advance(self, num_prompts: int) -> None:
+        """Count them."""
+        self.done += num_prompts
+
+
+def test_progress_ends_at_what_was_announced(run: Run) -> None:
+    """Of fills that hang on scores a plan knows the largest number alone: at the end they are all told as done."""
+    for rule in ("left_to_right", "pet"):
+        record = Record()
+        labels = {"negative": ["badness", "goodness"], "positive": ["worldness", "sportsness", "techness"]}
+        run(verbalizers=[words(rule, labels)], name=rule, progress=record)
+        assert 0 < record.announced == record.done
 
 
 def test_windows_and_plans_change_no_number(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,24 @@ def test_prompts_leave_room_for_the_longest_word(backends: dict[str, Any]) -> No
     assert expected == too_long.reason
 
 
+def test_every_verbalizer_reads_the_prompts_that_leave_room_for_its_own_words(backends: dict[str, Any]) -> None:
+    """Asked together or alone, in prompts that are cut, the answers are the same."""
+    backend, encoder = backends["bert"], backends["bert"].encoder(16)
+    asked = [
+        Words(verbalizer_of(words, rule), words_of(encoder, PROMPTS[0], words))
+        for words, rule in (
+            (["goodness", "bad"], "pet"),
+            (["great", "bad"], "independent"),
+            (["unbelievable", "no"], "pet"),
+        )
+    ]
+    together = answer(backend, encoder, PROMPTS, asked, batch_size=SIZE).answers
+    for one, found in zip(asked, together, strict=True):
+        (alone,) = answer(backend, encoder, PROMPTS, [one], batch_size=SIZE).answers
+        np.testing.assert_allclose(found.sums, alone.sums, atol=1e-5, rtol=0)
+    assert abs(together[0].sums[2, 1] - together[1].sums[2, 1]) > 1e-4
+
+
 def test_a_fill_stands_where_the_mask_stood(backends: dict[str, Any]) -> None:
     """Pieces and masks take the place of each slot's mask, the segment ids go on, and questions find their token."""
     encoder = backends["bert"].encoder(None)
@@ -316,3 +334,23 @@ def test_fills_are_planned_from_all_that_is_asked(backends: dict[str, Any], rule
         np.testing.assert_array_equal(
             word_sums(whole, keys, list(tokens.values()), rule), word_sums(scores, keys, list(tokens.values()), rule)
         )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_planned_is_what_is_asked(backends: dict[str, Any], rule: Rule) -> None:
+    """No plain mask is scored as a fill, and the count that a plan prints is never too low."""
+    backend, encoder = backends["bert"], backends["bert"].encoder(None)
+    tokens = list(words_of(encoder, PAIRS[0], ["great + bad", "goodness + no", "yes + badness"]).values())
+    words = [(word, rule) for word in tokens]
+    encoded = encoder.encode(PAIRS, reserve=reserve_of(tokens, rule))
+    plain = BlockScores.of(score_prompts(backend, encoded, sorted(plain_tokens(tokens, rule)), batch_size=SIZE))
+    parts: list[FillScores] = []
+    score_fills(
+        backend, encoded, words, plain, mask_id=encoder.mask_id, batch_size=BatchSize(None, 100), on_part=parts.extend
+    )
+    asked = {fill for part in parts for fill in part.fills}
+    assert not any(fill.is_plain for fill in asked)
+    if rule == "pet":
+        assert len(asked) <= count_fills(words)
+    else:
+        assert len(asked) == count_fills(words)
