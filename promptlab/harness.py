@@ -332,15 +332,16 @@ def _score_block(
     block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
     if block.num_missing:
         _fill_from_states(model, prepared, block_store)
-    stored, tally = block_store.read(), Tally()
+    stored, tally, backend = block_store.read(), Tally(), model.backend
+    size = BatchSize.parse(spec.batch_size, backend.device)
     for prompts in missing_windows(block, block_store, stored, model.encoder, seed=spec.seed):
         look_first()
         part = score_block(
-            model.backend,
+            backend,
             block_store,
             prompts,
             prepared.token_ids or [],
-            batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
+            batch_size=size,
             on_batch=advance,
             stored=stored,
             keep_states=spec.store_states,
@@ -349,12 +350,12 @@ def _score_block(
     for filled, words, known in fill_windows(block, block_store, model.encoder, seed=spec.seed):
         look_first()
         _, part = score_fills(
-            model.backend,
+            backend,
             filled,
             words,
             known,
             mask_id=model.encoder.mask_id,
-            batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
+            batch_size=size,
             on_batch=advance,
             on_part=block_store.append_fills,
         )

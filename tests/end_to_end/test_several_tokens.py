@@ -158,6 +158,9 @@ def test_rescoring_takes_what_is_stored_and_refuses_the_rest(run: Run, whole: Ru
         np.testing.assert_allclose(
             [*by_row(ours, "log_probabilities").values()], [*by_row(theirs, "log_probabilities").values()], atol=1e-5
         )
+    before = {key: by_row(one, "log_probabilities") for key, one in decisions(found).items()}
+    again = rescore(first.folder, metrics=["brier"])
+    assert before == {key: by_row(one, "log_probabilities") for key, one in decisions(again).items()}
     cut = {"negative": "sportsness", "positive": "worldness"}
     whole_words, first_tokens = (Verbalizer.from_labels(cut, multi_token=rule, name=rule) for rule in RULES[2:])
     other = run(verbalizers=(whole_words,), calibrations="none", output_path=str(tmp_path / "cut"))
