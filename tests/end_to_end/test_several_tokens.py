@@ -105,8 +105,48 @@ def test_a_preview_and_a_prediction_are_what_the_run_decides(
             calibration="contextual",
         )  # fmt: skip
         rows = [("here", {"text": text}) for text, _ in TEXTS]
-        predicted = [row["p_positive"] for row in label_rows(rows, asked, shown="rows")]
-        np.testing.assert_allclose(predicted, [values[1] for values in expected.values()], atol=1e-5)
+        predicted = list(label_rows(rows, asked, shown="rows"))
+        np.testing.assert_allclose(
+            [row["p_positive"] for row in predicted], [values[1] for values in expected.values()], atol=1e-5
+        )
+        assert (rule != "first_token") == (predicted[0]["mass"] is None)
+
+
+def test_means_over_tokens_decide_and_sums_are_probabilities(run: Run, library: Path, tiny: dict[str, Path]) -> None:
+    """The prior is made of means where the scores are; the mass and the words of a preview are of sums either way."""
+    labels = {"negative": ["badness", "worldness"], "positive": ["goodness"]}
+    summed, meant = (
+        Verbalizer.from_labels(labels, multi_token="left_to_right", normalize=how, name=how)  # type: ignore[arg-type]
+        for how in ("sum", "mean")
+    )
+    asked: dict[str, Any] = {"templates": "opinions/it_was", "verbalizers": (summed, meant)}
+    found = run(**asked, calibrations="contextual")
+    masses = [cell(found, how, "contextual").mass for how in ("sum", "mean")]
+    assert masses[0] == masses[1] and masses[0] is not None
+    rows = [("here", {"text": text}) for text, _ in TEXTS]
+    for verbalizer in (summed, meant):
+        expected = by_row(decisions(found)["opinions/it_was", verbalizer.name, "contextual"], "log_probabilities")
+        asks = Labelling(
+            ["opinions/it_was"], verbalizer, model=str(tiny["bert"]), include=[str(library)], device="cpu",
+            calibration="contextual",
+        )  # fmt: skip
+        predicted = list(label_rows(rows, asks, shown="rows"))
+        np.testing.assert_allclose(
+            [row["p_positive"] for row in predicted], [np.exp(one[1]) for one in expected.values()], atol=1e-5
+        )
+        assert masses[0] == pytest.approx(np.mean([row["mass"] for row in predicted]), rel=1e-4)
+    spec = make_run_spec(
+        {
+            "models": tiny["bert"],
+            "tasks": "views",
+            **asked,
+            "include": str(library),
+            "device": "cpu",
+            "limit": "first:1",
+        }
+    )
+    one, other = next(iter(preview_task(spec))).verbalizers
+    assert one.words == other.words and one.probabilities != other.probabilities
 
 
 def test_the_same_run_again_does_nothing(run: Run, whole: RunResults) -> None:
