@@ -80,6 +80,7 @@ class Record(Silence):
 
     def __init__(self) -> None:
         self.announced = self.done = 0
+        self.steps: list[int] = []
 
     def start(self, name: str, num_prompts: int) -> None:
         """Count them."""
@@ -88,6 +89,7 @@ class Record(Silence):
     def advance(self, num_prompts: int) -> None:
         """Count them."""
         self.done += num_prompts
+        self.steps.append(num_prompts)
 
 
 def test_progress_ends_at_what_was_announced(run: Run) -> None:
@@ -97,6 +99,18 @@ def test_progress_ends_at_what_was_announced(run: Run) -> None:
         labels = {"negative": ["badness", "goodness"], "positive": ["worldness", "sportsness", "techness"]}
         run(verbalizers=[words(rule, labels)], name=rule, progress=record)
         assert 0 < record.announced == record.done
+        assert max(record.steps) < record.announced / 2
+
+
+def test_a_template_without_a_usable_word_costs_its_own_cells(run: Run, detectors: dict[str, Path]) -> None:
+    """A detector has nothing to score with it; its rows are stored all the same, and its cells say why they are not."""
+    found = run(
+        models=str(detectors["electra"]), scoring="replaced_token", verbalizers="opinions/g*",
+        templates=("opinions/it_was", TWO_MASKS),
+    )  # fmt: skip
+    asked = {one.template: one for one in found.results if not one.template.endswith("/null")}
+    assert [True, False] == [one.skipped is None for one in asked.values()]
+    assert "stands for one mask, the template has 2" in str([*asked.values()][1].skipped)
 
 
 def test_windows_and_plans_change_no_number(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
