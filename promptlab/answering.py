@@ -40,11 +40,11 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answered:
-    """The answers of each verbalizer; the prompts, encoded with no room for longer words, and the scores of masks."""
+    """The answers of each verbalizer; where masks were looked at too, the prompts with no room for longer words."""
 
     answers: tuple[Answers, ...]
-    encoded: tuple[EncodedPrompt | Unscorable, ...]
-    masks: tuple[MaskScores, ...]
+    encoded: tuple[EncodedPrompt | Unscorable, ...] = ()
+    masks: tuple[MaskScores, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +56,13 @@ class Words:
 
 
 def answer(
-    backend: Backend, encoder: Encoder, prompts: Sequence[Prompt], asked: Sequence[Words], *, batch_size: BatchSize
+    backend: Backend,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    asked: Sequence[Words],
+    *,
+    batch_size: BatchSize,
+    shows_masks: bool = False,
 ) -> Answered:
     """Score every word of some verbalizers in some prompts.
 
@@ -66,6 +72,7 @@ def answer(
         prompts: all with as many masks as the words have slots.
         asked: what is scored.
         batch_size: how large a batch may be.
+        shows_masks: whether plain masks are scored where no word asks about them, and handed back.
 
     Raises:
         DataError: a prompt that cannot be encoded.
@@ -73,13 +80,14 @@ def answer(
     """
     rules = [rule_of(one.verbalizer, backend.scorer.scoring) for one in asked]
     reserves = [reserve_of(one.tokens.values(), rule) for one, rule in zip(asked, rules, strict=True)]
-    encoded = {reserve: encoder.encode(prompts, reserve=reserve) for reserve in sorted({0, *reserves})}
+    needed = {*reserves, 0} if shows_masks else set(reserves)
+    encoded = {reserve: encoder.encode(prompts, reserve=reserve) for reserve in sorted(needed)}
+    tokens = {
+        token for one, rule in zip(asked, rules, strict=True) for token in plain_tokens(one.tokens.values(), rule)
+    }
     masks: list[MaskScores] = []
-    if backend.scorer.scoring == "mask":
+    if backend.scorer.scoring == "mask" and (tokens or shows_masks):
         fitting = [one for several in encoded.values() for one in several if isinstance(one, EncodedPrompt)]
-        tokens = {
-            token for one, rule in zip(asked, rules, strict=True) for token in plain_tokens(one.tokens.values(), rule)
-        }
         masks = score_prompts(backend, fitting, sorted(tokens), batch_size=batch_size)
     scores = BlockScores.of(masks)
     answers = []
@@ -88,7 +96,7 @@ def answer(
         fitting = [found for found in encoded[reserve] if isinstance(found, EncodedPrompt)]
         scores, _ = score_fills(backend, fitting, words, scores, mask_id=encoder.mask_id, batch_size=batch_size)
         answers.append(_answers(one, rule, encoded[reserve], scores))
-    return Answered(tuple(answers), tuple(encoded[0]), tuple(masks))
+    return Answered(tuple(answers), tuple(encoded[0]), tuple(masks)) if shows_masks else Answered(tuple(answers))
 
 
 def _answers(asked: Words, rule: Rule, encoded: Sequence[EncodedPrompt | Unscorable], scores: BlockScores) -> Answers:

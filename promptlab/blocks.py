@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from promptlab.block_scores import Keys
 
 MASKED, BETWEEN_SLOTS = "_", " | "  # how a stored fill writes a mask and what lies between two slots
-_NO_KEYS = np.zeros(0, dtype=f"S{KEY_BYTES}")
+_ONE_TOKEN = ": use a word that is one token."  # how schema 2 ended the reason of a word of several
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,6 +198,11 @@ class BlockStore:
     def _next_part(self, kind: str) -> Path:
         numbers = [int(path.stem.rpartition("-")[2]) for path in self._parts(kind)]
         return self.folder / f"{kind}-{max(numbers, default=-1) + 1:05d}.parquet"
+
+
+def is_outdated(word: WordTokens | str) -> bool:
+    """Whether a stored word is one of several tokens from before there were rules for them: they were not kept."""
+    return isinstance(word, str) and word.endswith(_ONE_TOKEN)
 
 
 def _read_part(path: Path) -> Part:

@@ -135,6 +135,7 @@ def segment_name(name: str, reserve: int) -> str:
 def word_fault(
     words: Mapping[str, WordTokens | str],
     verbalizer: Verbalizer,
+    rule: Rule,
     shown: str,
     *,
     spell: Callable[[int], str] | None = None,
@@ -144,12 +145,13 @@ def word_fault(
     Args:
         words: the tokens of each word in the template's slots, or why it has none.
         verbalizer: its words must all be there.
+        rule: how they are scored.
         shown: names the template.
         spell: how the vocabulary spells a token, where there is a tokenizer to ask.
     """
     where = f"{verbalizer.path} with {shown}"
     try:
-        check_collisions(verbalizer, require_words(words, verbalizer, where=where), spell=spell)
+        check_collisions(verbalizer, require_words(words, verbalizer, where=where), rule, spell=spell)
     except LabelWordError as error:
         return str(error)
     return None
@@ -247,7 +249,7 @@ def _decide_verbalizer(
 ) -> Iterator[Decision]:
     """All cells of one verbalizer; its words are looked up once."""
     verbalizer, labels = cells[0].verbalizer, cells[0].task.labels
-    fault = word_fault(evidence.segments[ROWS].words, verbalizer, evidence.shown)
+    fault = word_fault(evidence.segments[ROWS].words, verbalizer, cells[0].rule, evidence.shown)
     if fault is not None:
         yield from (skip(cell, evidence.segments[ROWS].rows, fault) for cell in cells)
         return
@@ -285,7 +287,7 @@ def _prior_words(
     if name not in evidence.segments:
         return evidence.faults.get(name, "needs prompts that were not scored.")
     segment = evidence.segments[name]
-    fault = word_fault(segment.words, asked.verbalizer, evidence.shown)
+    fault = word_fault(segment.words, asked.verbalizer, asked.rule, evidence.shown)
     if fault is not None:
         return f"cannot use its prompts: {fault}"
     moved = [word for word in asked.tokens if segment.words[word] != asked.tokens[word]]

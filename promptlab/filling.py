@@ -14,6 +14,7 @@ two cannot differ. Needs no model.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,9 +66,14 @@ def rule_of(verbalizer: Verbalizer, scoring: Scoring) -> Rule:
     return "independent" if verbalizer.multi_token == "refuse" else verbalizer.multi_token
 
 
+def scored_slots(word: WordTokens, rule: Rule) -> tuple[tuple[int, ...], ...]:
+    """The tokens of a word that a rule looks at, slot by slot."""
+    return tuple(slot[:1] for slot in word.slots) if rule == "first_token" else word.slots
+
+
 def scored_pieces(word: WordTokens, rule: Rule) -> tuple[int, ...]:
     """The tokens of a word that a rule looks at, over all slots."""
-    return tuple(slot[0] for slot in word.slots) if rule == "first_token" else word.pieces
+    return tuple(itertools.chain.from_iterable(scored_slots(word, rule)))
 
 
 def reserve_of(words: Iterable[WordTokens], rule: Rule) -> int:
@@ -121,9 +127,8 @@ def word_sums(
     sums = np.full((len(keys), len(words)), np.nan)
     simple = [n for n, word in enumerate(words) if is_simple(word, rule)]
     sums[:, simple] = scores.take(keys, [scored_pieces(words[n], rule)[0] for n in simple])
-    has_key = np.flatnonzero(keys != b"")
     for number in sorted(set(range(len(words))) - set(simple)):
-        sums[has_key, number] = walk(words[number], rule, keys[has_key], scores).log_probs
+        sums[:, number] = walk(words[number], rule, keys, scores).log_probs
     return sums
 
 
@@ -214,7 +219,7 @@ def _start(word: WordTokens, rule: Rule) -> Fill:
     """The fill that a rule asks about first."""
     if rule == "original":
         return Fill(word.slots)
-    return Fill(tuple((None,) * (1 if rule == "first_token" else len(slot)) for slot in word.slots))
+    return Fill(tuple((None,) * len(slot) for slot in scored_slots(word, rule)))
 
 
 def _positions(fill: Fill, rule: Rule) -> tuple[int, ...]:

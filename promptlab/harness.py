@@ -29,7 +29,6 @@ from promptlab.hashing import content_hash
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
 from promptlab.preparing import (
     Prepared,
-    count_lacking,
     count_missing,
     encode_block,
     fill_windows,
@@ -262,9 +261,9 @@ def _refuse_words(grid: Grid, blocks: Sequence[Prepared], encoder: Encoder) -> N
     reasons: dict[str, list[str]] = {}
     first: str | None = None
     for block in (block for block in blocks if not block.planned.is_baseline):
-        for verbalizer in {cell.verbalizer.name: cell.verbalizer for cell in block.planned.cells}.values():
-            shown = block.planned.template.shown
-            fault = word_fault(block.words[ROWS], verbalizer, shown, spell=encoder.token_text)
+        for cell in {cell.verbalizer.name: cell for cell in block.planned.cells}.values():
+            verbalizer, shown = cell.verbalizer, block.planned.template.shown
+            fault = word_fault(block.words[ROWS], verbalizer, cell.rule, shown, spell=encoder.token_text)
             usable[verbalizer.name] = usable.get(verbalizer.name, False) or fault is None
             first = first or fault
             if fault is None or verbalizer.name not in grid.explicit:
@@ -323,20 +322,27 @@ def _score_block(
     look_first: Callable[[], None],
 ) -> None:
     """Encode one block and score what it lacks, window by window; the model is looked at before its first one."""
-    block_store = store.block(prepared.planned.block_id)
+    block_store, left = store.block(prepared.planned.block_id), expected
+
+    def advance(num_prompts: int) -> None:
+        nonlocal left
+        left -= num_prompts
+        progress.advance(num_prompts)
+
     block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
-    if block.num_missing and _fill_from_states(model, prepared, block_store):
-        block.num_missing = count_lacking(prepared, block_store)
-    stored, tally = block_store.read(), Tally()
+    if block.num_missing:
+        _fill_from_states(model, prepared, block_store)
+    stored, tally, backend = block_store.read(), Tally(), model.backend
+    size = BatchSize.parse(spec.batch_size, backend.device)
     for prompts in missing_windows(block, block_store, stored, model.encoder, seed=spec.seed):
         look_first()
         part = score_block(
-            model.backend,
+            backend,
             block_store,
             prompts,
             prepared.token_ids or [],
-            batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
-            on_batch=progress.advance,
+            batch_size=size,
+            on_batch=advance,
             stored=stored,
             keep_states=spec.store_states,
         )
@@ -344,17 +350,17 @@ def _score_block(
     for filled, words, known in fill_windows(block, block_store, model.encoder, seed=spec.seed):
         look_first()
         _, part = score_fills(
-            model.backend,
+            backend,
             filled,
             words,
             known,
             mask_id=model.encoder.mask_id,
-            batch_size=BatchSize.parse(spec.batch_size, model.backend.device),
-            on_batch=progress.advance,
+            batch_size=size,
+            on_batch=advance,
             on_part=block_store.append_fills,
         )
         tally.add_all(part)
-    progress.advance(expected - block.num_missing)  # repeats and rows that do not fit were expected and not scored
+    progress.advance(left)  # repeats, rows that do not fit and fills that no prompt took were expected and not scored
     done.tally.add_all(tally)
     if tally.num_prompts:
         store.event("scored", block=prepared.planned.block_id, prompts=tally.num_prompts)
@@ -376,10 +382,10 @@ def _look_first(spec: RunSpec, model: PlannedModel, progress: Progress, done: Co
     done.seconds[f"preflight {name}"] = time.perf_counter() - began
 
 
-def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> int:
-    """Score new tokens from the last states that are stored, where they are; how many prompts that were."""
+def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> None:
+    """Score new tokens from the last states that are stored, where they are."""
     new = sorted(set(prepared.token_ids or []) - set(block_store.read().columns))
-    return score_from_states(model.backend, block_store, new)
+    score_from_states(model.backend, block_store, new)
 
 
 def _stored(block: Prepared) -> StoredBlock:

@@ -90,7 +90,7 @@ def _find(encoder: Encoder, word: str, bare: Sequence[Mapping[Context, list[int]
     """The tokens of a word in every slot; `bare` has the tokens around the mask of each slot."""
     parts = slot_words(word)
     if len(parts) != len(bare):
-        example = f", such as '{BETWEEN_SLOTS.join(['word'] * len(bare))}'" if len(bare) > 1 else ""
+        example = f", such as 'very{BETWEEN_SLOTS}good' for two" if len(bare) > 1 else ""
         several = f"stands for {len(parts)} masks" if len(parts) > 1 else "stands for one mask"
         return f"label word '{word}' {several}, the template has {len(bare)}: write one word a mask{example}."
     found: list[tuple[int, ...]] = []

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptlab.backends.base import Backend, make_backend
-from promptlab.blocks import BlockStore, StoredRows
+from promptlab.blocks import BlockStore, StoredRows, is_outdated
+from promptlab.deciding import word_fault
 from promptlab.encoding import Encoder
 from promptlab.errors import UsageError
 from promptlab.evaluation import StoredBlock
 from promptlab.filling import plain_tokens
 from promptlab.label_words import Context, find_word_ids
+from promptlab.planning import first_of_each
 from promptlab.results import RunResults
 from promptlab.scoring import score_from_states
 from promptlab.store import RunStore
@@ -45,9 +47,12 @@ def add_words(run: RunResults, store: RunStore, model: str, blocks: Sequence[Sto
 
 
 def _unknown(store: BlockStore, block: StoredBlock) -> list[str]:
-    """Words of the block's cells that none of its segments knows."""
-    known = store.read_rows(next(iter(block.names.values()))).words
-    return list(dict.fromkeys(word for cell in block.cells for word in cell.verbalizer.words if word not in known))
+    """Words of the block's cells that none of its segments knows, or whose tokens a rule needs and nobody kept."""
+    found = store.read_rows(next(iter(block.names.values()))).words
+    known = {word for word, tokens in found.items() if not is_outdated(tokens)}
+    words = ((cell, word) for cell in block.cells for word in cell.verbalizer.words)
+    needed = [word for cell, word in words if word not in (found if cell.verbalizer.multi_token == "refuse" else known)]
+    return list(dict.fromkeys(needed))
 
 
 def _unscored(store: BlockStore, block: StoredBlock) -> set[int]:
@@ -57,10 +62,10 @@ def _unscored(store: BlockStore, block: StoredBlock) -> set[int]:
     asked: set[int] = set()
     for name in block.names.values():
         words = store.read_rows(name).words
-        for cell in block.cells:
-            known = {word: words[word] for word in cell.verbalizer.words if word in words}
-            if len(known) == len(cell.verbalizer.words):
-                asked |= plain_tokens(usable_words(known, cell.verbalizer).values(), cell.rule)
+        for cell in first_of_each((cell.verbalizer.hash, cell) for cell in block.cells):
+            is_known = set(cell.verbalizer.words) <= set(words)
+            if is_known and word_fault(words, cell.verbalizer, cell.rule, block.shown) is None:
+                asked |= plain_tokens(usable_words(words, cell.verbalizer).values(), cell.rule)
     return asked - set(store.read().columns)
 
 

@@ -21,6 +21,7 @@ from promptlab.calibration_prompts import FROM_TRAIN, PromptGroup, make_group
 from promptlab.deciding import word_fault
 from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, UsageError
+from promptlab.filling import rule_of
 from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.rendering import CompiledTemplate, check_masks, count_masks, render
 from promptlab.specs.verbalizer import Verbalizer
@@ -161,7 +162,8 @@ class _Asked:
         predictor, verbalizer = self._predictor, self._predictor.verbalizer
         contexts = list(dict.fromkeys(slot_contexts(prompt) for prompt in prompts))
         found = find_word_ids(predictor.encoder, verbalizer.words, contexts)
-        fault = word_fault(found, verbalizer, template.shown, spell=predictor.encoder.token_text)
+        rule = rule_of(verbalizer, predictor.backend.scorer.scoring)
+        fault = word_fault(found, verbalizer, rule, template.shown, spell=predictor.encoder.token_text)
         if fault is not None:
             raise LabelWordError(fault)
         tokens = require_words(found, verbalizer, where=verbalizer.path)

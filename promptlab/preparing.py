@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptlab.block_scores import KEY_BYTES, BlockScores
-from promptlab.blocks import BlockStore, PromptRows
+from promptlab.blocks import BlockStore, PromptRows, is_outdated
 from promptlab.calibration import ROWS
 from promptlab.deciding import segment_name, word_fault
 from promptlab.encoding import Encoder, check_text
@@ -201,15 +201,19 @@ def missing_windows(
 def fill_windows(
     block: EncodedBlock, store: BlockStore, encoder: Encoder, *, seed: int
 ) -> Iterator[tuple[list[EncodedPrompt], list[tuple[WordTokens, Rule]], BlockScores]]:
-    """The prompts of every window of which a fill is missing, the words that ask about fills, and what is stored."""
+    """The prompts of every window of which a fill is missing, the words that ask about fills, and what is stored.
+
+    No prompt stands in two windows of a segment, so what is stored is read once for all of them.
+    """
     prepared = block.prepared
     for name, source in prepared.sources.items():
         words = prepared.fills(name)
-        rows = store.read_rows(source.stored).rows if words else None
-        (first,) = _first_occurrences([rows.keys]) if rows is not None else (np.zeros(0, dtype=bool),)
-        for window in _windows(rows) if rows is not None else ():
-            assert rows is not None
-            wanted, stored = np.flatnonzero(first[window]), store.read()
+        if not words:
+            continue
+        rows, stored = store.read_rows(source.stored).rows, store.read()
+        (first,) = _first_occurrences([rows.keys])
+        for window in _windows(rows):
+            wanted = np.flatnonzero(first[window])
             if count_missing_fills(words, rows.keys[window][wanted], stored):
                 yield _prompts(block, name, window, wanted, encoder, seed), words, stored
 
@@ -243,7 +247,7 @@ def _first_occurrences(keys: Sequence[Any]) -> list[Bool[np.ndarray, " row"]]:
 def _asked_words(planned: PlannedBlock, found: Mapping[str, WordTokens | str]) -> list[tuple[list[WordTokens], Rule]]:
     """The words of every verbalizer of the cells that can be used, with the rule that scores them."""
     asked = {cell.verbalizer.hash: cell for cell in planned.cells}.values()
-    usable = [cell for cell in asked if word_fault(found, cell.verbalizer, planned.template.shown) is None]
+    usable = [cell for cell in asked if word_fault(found, cell.verbalizer, cell.rule, planned.template.shown) is None]
     return [([found[word] for word in cell.verbalizer.words], cell.rule) for cell in usable]  # type: ignore[misc]  # no word has a fault
 
 
@@ -252,11 +256,12 @@ def _with_reserve(source: Source, reserve: int) -> Source:
 
 
 def _stored_words(store: BlockStore, source: Source, planned: PlannedBlock) -> dict[str, WordTokens | str] | None:
-    """The words of a stored segment; None where it is not stored, or does not know all of them."""
+    """The words of a stored segment; None where it is not stored, or does not know the tokens of all of them."""
     if not store.has_rows(source.stored):
         return None
     words = store.read_rows(source.stored).words
-    return words if set(planned.candidate_words) <= set(words) else None
+    known = {word for word, found in words.items() if not is_outdated(found)}
+    return words if set(planned.candidate_words) <= known else None
 
 
 def _find_contexts(planned: PlannedBlock, source: Source, seed: int) -> list[Contexts]:

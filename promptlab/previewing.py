@@ -21,6 +21,7 @@ from promptlab.calibration_prompts import content_free
 from promptlab.deciding import word_fault
 from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError
+from promptlab.filling import rule_of
 from promptlab.harness import plan_run
 from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.rendering import (
@@ -174,7 +175,7 @@ class _Look:
         asked = [Words(one, usable_words(found, one)) for one in verbalizers]
         prompts = [prompt, *(self._render(text, like=prompt) for text in content_free(self.fields).examples)]
         size = BatchSize(None, len(prompts))
-        answered = answer(self.backend, self.encoder, prompts, asked, batch_size=size)
+        answered = answer(self.backend, self.encoder, prompts, asked, batch_size=size, shows_masks=True)
         named = Preview(
             task=task,
             template=self.template.template.name,
@@ -230,7 +231,8 @@ class _Look:
         values = dict(zip(asked.tokens, np.exp(answers.sums[0]).tolist(), strict=True))
         known: dict[str, float | str] = {**values, **word_faults(found, verbalizer)}
         words = {label: {one.word: known[one.word] for one in several} for label, several in verbalizer.labels.items()}
-        fault = word_fault(found, verbalizer, self.template.shown, spell=self.encoder.token_text)
+        rule = rule_of(verbalizer, self.backend.scorer.scoring)
+        fault = word_fault(found, verbalizer, rule, self.template.shown, spell=self.encoder.token_text)
         if fault is None and 0 in answers.reasons:
             fault = answers.reasons[0]
         if fault is not None:

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from promptlab.block_scores import BlockScores
 from promptlab.blocks import BlockStore
-from promptlab.calibration import ROWS, find_calibration
+from promptlab.calibration import CONTENT_FREE, ROWS, find_calibration
 from promptlab.deciding import Cell, segment_name, word_fault
 from promptlab.errors import LabelWordError, StoreError, UsageError
 from promptlab.evaluation import StoredBlock, evaluate
@@ -238,29 +239,40 @@ def _refuse_words(store: RunStore, blocks: Sequence[StoredBlock], named: Sequenc
     """Refuse a verbalizer that was asked for by name and works with none of the templates."""
     for verbalizer in named:
         faults = []
-        for block in blocks:
-            if not block.is_baseline and any(cell.verbalizer.name == verbalizer.name for cell in block.cells):
+        for block in (block for block in blocks if not block.is_baseline):
+            for cell in [cell for cell in block.cells if cell.verbalizer.name == verbalizer.name][:1]:
                 words = store.block(block.block_id).read_rows(block.names[ROWS]).words
-                faults.append(word_fault(words, verbalizer, block.shown))
+                faults.append(word_fault(words, verbalizer, cell.rule, block.shown))
         if faults and all(faults):
             raise LabelWordError(str(faults[0]))
 
 
 def _refuse_fills(run: RunResults, store: BlockStore, block: StoredBlock) -> None:
-    """Refuse words of several tokens that ask about more than the block has; nothing is scored here."""
+    """Refuse words that ask about more than the block has, in its rows or in the prompts of a calibration."""
     scores = store.read()
-    words = store.read_rows(block.names[ROWS]).words
     for cell in first_of_each((cell.verbalizer.hash, cell) for cell in block.cells):
-        if word_fault(words, cell.verbalizer, block.shown) is not None:
-            continue
-        tokens = list(usable_words(words, cell.verbalizer).values())
-        name = block.names.get(segment_name(ROWS, reserve_of(tokens, cell.rule)))
-        keys = store.read_rows(name).rows.keys if name is not None else None
-        if keys is None or np.isnan(word_sums(scores, keys[keys != b""], tokens, cell.rule)).any():
+        needed = {ROWS, CONTENT_FREE, *(find_calibration(one.calibration).prompts for one in block.cells)}
+        asked = [name for name in block.names if name in needed]
+        if not all(_is_scored(store, scores, block, cell, name) for name in asked):
+            in_place = cell.scoring == "replaced_token"
+            what = "words in their place" if in_place else "words of several tokens"
             raise UsageError(
-                f"verbalizer '{cell.verbalizer.name}' asks about words of several tokens that run '{run.name}' did not "
-                f"score with {block.shown}: run its command again with --amend and all verbalizers."
+                f"verbalizer '{cell.verbalizer.name}' asks about {what} that run '{run.name}' did not score with "
+                f"{block.shown}: run its command again with --amend and all verbalizers."
             )
+
+
+def _is_scored(store: BlockStore, scores: BlockScores, block: StoredBlock, cell: Cell, segment: str) -> bool:
+    """Whether all is stored that the words of a cell ask about the prompts of a segment, if they can be used."""
+    words = store.read_rows(block.names[segment]).words
+    if word_fault(words, cell.verbalizer, cell.rule, block.shown) is not None:
+        return True
+    tokens = list(usable_words(words, cell.verbalizer).values())
+    name = block.names.get(segment_name(segment, reserve_of(tokens, cell.rule)))
+    if name is None:
+        return False
+    keys = store.read_rows(name).rows.keys
+    return not np.isnan(word_sums(scores, keys[keys != b""], tokens, cell.rule)).any()
 
 
 def _refuse_calibration(run: RunResults, name: str, *, is_named: bool) -> None:

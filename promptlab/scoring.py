@@ -192,20 +192,25 @@ def _filled_prompts(
     prompts: Sequence[EncodedPrompt], asked: Sequence[Asked], mask_id: int
 ) -> Iterator[tuple[list[FilledPrompt], list[bool]]]:
     """Filled prompts that are planned together, each once with all that is asked about it, and which are missing."""
-    questions: dict[tuple[Fill, int], dict[tuple[int, int], None]] = {}
-    missing: set[tuple[Fill, int]] = set()
+    by_fill: dict[Fill, list[Asked]] = {}
     for one in asked:
+        by_fill.setdefault(one.fill, []).append(one)
+    each = ((fill, *of_row) for fill, several in by_fill.items() for of_row in _by_row(several))
+    while together := list(itertools.islice(each, FILLS_PER_PLAN)):
+        filled = [fill_prompt(prompts[row], fill, pairs, mask_id=mask_id) for fill, row, pairs, _ in together]
+        yield filled, [is_missing for *_, is_missing in together]
+
+
+def _by_row(several: Sequence[Asked]) -> Iterator[tuple[int, list[tuple[int, int]], bool]]:
+    """Of one fill, all that is asked about each prompt, and whether some of it is missing."""
+    questions: dict[int, dict[tuple[int, int], None]] = {}
+    missing: set[int] = set()
+    for one in several:
         pairs = dict.fromkeys(zip(one.positions, one.token_ids, strict=True))
-        for row, is_missing in zip(one.rows.tolist(), one.is_missing.tolist(), strict=True):
-            questions.setdefault((one.fill, row), {}).update(pairs)
-            if is_missing:
-                missing.add((one.fill, row))
-    places = iter(questions)
-    while together := list(itertools.islice(places, FILLS_PER_PLAN)):
-        filled = [
-            fill_prompt(prompts[row], fill, list(questions[fill, row]), mask_id=mask_id) for fill, row in together
-        ]
-        yield filled, [place in missing for place in together]
+        missing.update(one.rows[one.is_missing].tolist())
+        for row in one.rows.tolist():
+            questions.setdefault(row, {}).update(pairs)
+    return ((row, list(pairs), row in missing) for row, pairs in questions.items())
 
 
 def _keep(found: list[FillScores], on_part: Callable[[list[FillScores]], None], part: list[FillScores]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from promptlab.errors import LabelWordError
-from promptlab.filling import Rule, rule_of, scored_pieces
+from promptlab.filling import Rule, scored_slots
 from promptlab.specs.verbalizer import Pool, Verbalizer
 from promptlab.types import WordTokens
 
@@ -63,18 +63,19 @@ def log_mass(
 ) -> Float64[np.ndarray, " row"]:
     """Log-probability that the distinct words of all labels have together in the slots of each row.
 
-    NaN where they have none: words of unlike lengths answer different questions, the order of `pet` depends on the
-    word, and a replaced-token detector has no distribution over words.
+    NaN where they have none: words with unlike numbers of tokens in a slot answer different questions, the order of
+    `pet` depends on the word, and a replaced-token detector has no distribution over words.
 
     Args:
         sums: log-probabilities summed over the tokens of each word, whatever the verbalizer makes of them.
         words: the tokens of each word.
         rule: how they were scored.
     """
-    pieces = [scored_pieces(word, rule) for word in words]
-    if rule == "original" or len(set(map(len, pieces))) > 1 or (rule == "pet" and len(pieces[0]) > 1):
+    slots = [scored_slots(word, rule) for word in words]
+    lengths = {tuple(map(len, of_word)) for of_word in slots}
+    if rule == "original" or len(lengths) != 1 or (rule == "pet" and lengths != {(1,)}):
         return np.full(len(sums), np.nan)
-    first = {tokens: number for number, tokens in reversed(list(enumerate(pieces)))}
+    first = {tokens: number for number, tokens in reversed(list(enumerate(slots)))}
     mass: Float64[np.ndarray, " row"] = logsumexp(sums[:, sorted(first.values())], axis=1)
     return mass
 
@@ -106,24 +107,29 @@ def usable_words(found: Mapping[str, WordTokens | str], verbalizer: Verbalizer) 
 
 
 def check_collisions(
-    verbalizer: Verbalizer, words: Mapping[str, WordTokens], *, spell: Callable[[int], str] | None = None
+    verbalizer: Verbalizer,
+    words: Mapping[str, WordTokens],
+    rule: Rule,
+    *,
+    spell: Callable[[int], str] | None = None,
 ) -> None:
     """Refuse a verbalizer two of whose words are the same tokens here: "Yes" and "yes" in an uncased vocabulary.
 
     Under `first_token` words that begin with the same token are the same.
 
     Args:
-        verbalizer: the words, and the rule for several tokens.
+        verbalizer: the words.
         words: the tokens of each.
+        rule: which of them are looked at.
         spell: how the vocabulary spells a token, where there is a tokenizer to ask.
     """
-    rule = rule_of(verbalizer, "mask")
-    owner: dict[tuple[int, ...], tuple[str, str]] = {}
+    owner: dict[tuple[tuple[int, ...], ...], tuple[str, str]] = {}
     for label, several in verbalizer.labels.items():
         for word in several:
-            tokens = scored_pieces(words[word.word], rule)
-            if tokens in owner:
-                other_label, other = owner[tokens]
+            slots = scored_slots(words[word.word], rule)
+            if slots in owner:
+                other_label, other = owner[slots]
+                tokens = [token for slot in slots for token in slot]
                 is_first = rule == "first_token" and (words[word.word].is_split or words[other].is_split)
                 named = " ".join(map(str, tokens))
                 same = "begin with" if is_first else "are"
@@ -134,7 +140,7 @@ def check_collisions(
                     f"{verbalizer.path}: '{other}' of label '{other_label}' and '{word.word}' of label '{label}' "
                     f"{same} {shown}{spelled}{looks}: use another word for one of them."
                 )
-            owner[tokens] = (label, word.word)
+            owner[slots] = (label, word.word)
 
 
 def label_probabilities(scores: Float64[np.ndarray, "row label"]) -> Float64[np.ndarray, "row label"]:

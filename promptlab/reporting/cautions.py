@@ -130,7 +130,7 @@ def _replaced_tokens(grid: Grid) -> str:
 
 
 def _first_tokens(grid: Grid) -> str:
-    cut = [cell for cell in _split_cells(grid) if cell.multi_token == "first_token"]
+    cut = [cell for cell in _split_cells(grid) if _is_cut(cell)]
     if not cut:
         return ""
     words = listing([grid.verbalizers()[name] for name in dict.fromkeys(cell.verbalizer for cell in cut)])
@@ -143,7 +143,7 @@ def _first_tokens(grid: Grid) -> str:
 def _unequal_lengths(grid: Grid) -> str:
     unequal: dict[str, Result] = {}
     for cell in _split_cells(grid):
-        if cell.multi_token != "first_token" and len(set(_lengths(cell))) > 1:
+        if not _is_cut(cell) and len(set(_lengths(cell))) > 1:
             unequal.setdefault(cell.verbalizer, cell)
     if not unequal:
         return ""
@@ -162,6 +162,11 @@ def _unequal_lengths(grid: Grid) -> str:
 def _split_cells(grid: Grid) -> list[Result]:
     """Decided cells with a word of several tokens."""
     return [cell for cell in grid.decided if cell.num_tokens]
+
+
+def _is_cut(cell: Result) -> bool:
+    """Whether words are judged by their first token; a detector judges whole words whatever the rule."""
+    return cell.multi_token == "first_token" and cell.scoring == "mask"
 
 
 def _lengths(cell: Result) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from promptlab.documents import parse_yaml, validate
-from promptlab.errors import FileFault, UsageError
+from promptlab.errors import FileFault, UsageError, did_you_mean
 from promptlab.hashing import content_hash
 from promptlab.library import LibraryFile
 from promptlab.specs.base import Spec, load_all, only, read_text
@@ -186,15 +186,25 @@ _DECISIONS: Mapping[str, tuple[str, str]] = {
 
 
 def split_decision(selector: Any) -> tuple[Any, dict[str, str]]:
-    """A selector without what stands behind `@`, and the keys that this sets; another text behind `@` is a name."""
-    decided: dict[str, str] = {}
-    while isinstance(selector, str):
-        plain, sign, last = selector.rpartition("@")
-        if not sign or last not in _DECISIONS:
+    """A selector without what stands behind `@`, and the keys that this sets; another text behind `@` is a name.
+
+    Raises:
+        UsageError: two that contradict each other, or a text that is nearly one of them.
+    """
+    rest, decided = selector, dict[str, str]()
+    while isinstance(rest, str):
+        plain, sign, last = rest.rpartition("@")
+        if not sign:
+            break
+        if last not in _DECISIONS:
+            if hint := did_you_mean(last, _DECISIONS):
+                raise UsageError(f"verbalizer {selector!r}: '@{last}' is no pool and no rule.{hint}")
             break
         key, value = _DECISIONS[last]
-        selector, decided = plain, {key: value, **decided}
-    return selector, decided
+        if decided.get(key, value) != value:
+            raise UsageError(f"verbalizer {selector!r}: '@{last}' and '@{decided[key]}' contradict each other.")
+        rest, decided = plain, {key: value, **decided}
+    return rest, decided
 
 
 def decided_by(verbalizer: Verbalizer, decided: Mapping[str, str]) -> Verbalizer:

@@ -71,7 +71,7 @@ def test_trap_01_chinese_words_touch_their_neighbours(backends: dict[str, Any], 
     words = found(backend, asked, ["好", "差", "很好"])
     singles = [single_id(words[word]) for word in ("好", "差")]
     assert [word_id(backend.tokenizer, asked, word) for word in ("好", "差")] == singles
-    fault = word_fault(words, Verbalizer.from_labels({"a": "很好", "b": "差"}, name="v"), "t")
+    fault = word_fault(words, Verbalizer.from_labels({"a": "很好", "b": "差"}, name="v"), "independent", "t")
     assert "label word '很好' splits into 2 tokens (很 好) in " in str(fault)
 
 
@@ -87,7 +87,7 @@ def test_trap_09_words_of_several_tokens(backends: dict[str, Any], kind: str) ->
     oracle = len(tokenizer(blank + long, add_special_tokens=False)["input_ids"])
     ours = found(backends[kind], PLACES["after a blank"], [long, short])
     pieces = " ".join(tokenizer.tokenize(blank + long))
-    fault = word_fault(ours, Verbalizer.from_labels({"a": long, "b": short}, name="v"), "t")
+    fault = word_fault(ours, Verbalizer.from_labels({"a": long, "b": short}, name="v"), "independent", "t")
     assert f"label word '{long}' splits into {oracle} tokens ({pieces}) in '… ___.': use a word that is one" in str(
         fault
     )
@@ -169,7 +169,7 @@ def test_trap_21_words_that_the_vocabulary_lowers(backends: dict[str, Any], kind
     is_lowered = kind in ("bert", "distilbert", "electra", "albert", "bert_chinese")
     token_id = single_id(ids[other])
     assert is_lowered == (word_id(backend.tokenizer, PLACES["after a blank"], one) == token_id)
-    fault = word_fault(ids, verbalizer, "t", spell=backend.encoder(None).token_text)
+    fault = word_fault(ids, verbalizer, "independent", "t", spell=backend.encoder(None).token_text)
     if is_lowered:
         piece = backend.tokenizer.convert_ids_to_tokens(token_id)
         token = f"the same token {token_id} here (both become {piece})"

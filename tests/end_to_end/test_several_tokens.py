@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptlab.backends.base import make_backend
 from promptlab.block_scores import BlockScores
 from promptlab.errors import FileFault, LabelWordError, ModelError, UsageError
 from promptlab.harness import execute, plan_run
 from promptlab.labelling import Labelling, label_rows
-from promptlab.previewing import preview_task
+from promptlab.previewing import preview_task, try_text
 from promptlab.rescoring import rescore
 from promptlab.results import Result, RunResults, read_results
 from promptlab.scoring import score_fills
 from promptlab.specs.run import RunSpec, make_run_spec
+from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
 from promptlab.store import RunStore
 from promptlab.types import FillScores
@@ -103,8 +105,48 @@ def test_a_preview_and_a_prediction_are_what_the_run_decides(
             calibration="contextual",
         )  # fmt: skip
         rows = [("here", {"text": text}) for text, _ in TEXTS]
-        predicted = [row["p_positive"] for row in label_rows(rows, asked, shown="rows")]
-        np.testing.assert_allclose(predicted, [values[1] for values in expected.values()], atol=1e-5)
+        predicted = list(label_rows(rows, asked, shown="rows"))
+        np.testing.assert_allclose(
+            [row["p_positive"] for row in predicted], [values[1] for values in expected.values()], atol=1e-5
+        )
+        assert (rule != "first_token") == (predicted[0]["mass"] is None)
+
+
+def test_means_over_tokens_decide_and_sums_are_probabilities(run: Run, library: Path, tiny: dict[str, Path]) -> None:
+    """The prior is made of means where the scores are; the mass and the words of a preview are of sums either way."""
+    labels = {"negative": ["badness", "worldness"], "positive": ["goodness"]}
+    summed, meant = (
+        Verbalizer.from_labels(labels, multi_token="left_to_right", normalize=how, name=how)  # type: ignore[arg-type]
+        for how in ("sum", "mean")
+    )
+    asked: dict[str, Any] = {"templates": "opinions/it_was", "verbalizers": (summed, meant)}
+    found = run(**asked, calibrations="contextual")
+    masses = [cell(found, how, "contextual").mass for how in ("sum", "mean")]
+    assert masses[0] == masses[1] and masses[0] is not None
+    rows = [("here", {"text": text}) for text, _ in TEXTS]
+    for verbalizer in (summed, meant):
+        expected = by_row(decisions(found)["opinions/it_was", verbalizer.name, "contextual"], "log_probabilities")
+        asks = Labelling(
+            ["opinions/it_was"], verbalizer, model=str(tiny["bert"]), include=[str(library)], device="cpu",
+            calibration="contextual",
+        )  # fmt: skip
+        predicted = list(label_rows(rows, asks, shown="rows"))
+        np.testing.assert_allclose(
+            [row["p_positive"] for row in predicted], [np.exp(one[1]) for one in expected.values()], atol=1e-5
+        )
+        assert masses[0] == pytest.approx(np.mean([row["mass"] for row in predicted]), rel=1e-4)
+    spec = make_run_spec(
+        {
+            "models": tiny["bert"],
+            "tasks": "views",
+            **asked,
+            "include": str(library),
+            "device": "cpu",
+            "limit": "first:1",
+        }
+    )
+    one, other = next(iter(preview_task(spec))).verbalizers
+    assert one.words == other.words and one.probabilities != other.probabilities
 
 
 def test_the_same_run_again_does_nothing(run: Run, whole: RunResults) -> None:
@@ -156,6 +198,9 @@ def test_rescoring_takes_what_is_stored_and_refuses_the_rest(run: Run, whole: Ru
         np.testing.assert_allclose(
             [*by_row(ours, "log_probabilities").values()], [*by_row(theirs, "log_probabilities").values()], atol=1e-5
         )
+    before = {key: by_row(one, "log_probabilities") for key, one in decisions(found).items()}
+    again = rescore(first.folder, metrics=["brier"])
+    assert before == {key: by_row(one, "log_probabilities") for key, one in decisions(again).items()}
     cut = {"negative": "sportsness", "positive": "worldness"}
     whole_words, first_tokens = (Verbalizer.from_labels(cut, multi_token=rule, name=rule) for rule in RULES[2:])
     other = run(verbalizers=(whole_words,), calibrations="none", output_path=str(tmp_path / "cut"))
@@ -258,6 +303,15 @@ def test_words_that_begin_alike_are_refused_for_their_first_token(run: Run) -> N
         run(verbalizers=(words,))
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_words_that_no_rule_can_score_are_refused(tiny: dict[str, Path], rule: str) -> None:
+    """Where a verbalizer has no word that can be asked about, each of them is named, whatever the rule."""
+    unknown = Verbalizer.from_labels({"negative": "☂", "positive": "☃"}, multi_token=rule)  # type: ignore[arg-type]
+    template = Template.from_text("{{ text }} It was {{ mask }}.")
+    with pytest.raises(LabelWordError, match=r"label word '☂' is unknown .*\n.*label word '☃' is unknown"):
+        try_text({"text": "good"}, template, [unknown], make_backend(str(tiny["bert"]), device="cpu"))
+
+
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_a_detector_scores_words_in_their_place(run: Run, detectors: dict[str, Path], library: Path, kind: str) -> None:
     """Cells carry the name of the scoring and have no mass; calibrations, rules and pools are as everywhere."""
@@ -291,7 +345,6 @@ def test_a_detector_is_never_chosen_silently(run: Run, detectors: dict[str, Path
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_a_detector_reads_the_text_as_it_is_written(detectors: dict[str, Path], kind: str) -> None:
     """With a word in its slot a prompt has the ids of the written text, whatever its tokenizer does behind a mask."""
-    from promptlab.backends.base import make_backend
     from promptlab.filling import fill_prompt
     from promptlab.label_words import find_word_ids, slot_contexts
     from promptlab.types import EncodedPrompt, Fill, WordTokens
@@ -309,7 +362,9 @@ def test_a_detector_reads_the_text_as_it_is_written(detectors: dict[str, Path], 
             assert encoder.tokenizer(before + word + after)["input_ids"] == filled.input_ids.tolist()
 
 
-def test_the_report_marks_what_must_be_known(whole: RunResults, run: Run, detectors: dict[str, Path]) -> None:
+def test_the_report_marks_what_must_be_known(
+    whole: RunResults, run: Run, detectors: dict[str, Path], library: Path
+) -> None:
     """Unlike lengths, first tokens and replaced tokens are said in the report, with what was done about lengths."""
     from promptlab.reporting.report import write_report
 
@@ -323,6 +378,8 @@ def test_the_report_marks_what_must_be_known(whole: RunResults, run: Run, detect
     judged = run(models=str(detectors["electra"]), scoring="replaced_token", verbalizers="opinions/good_bad")
     text = next(path for path in write_report(judged) if path.suffix == ".md").read_text()
     assert "judged in their place by a replaced-token detector" in text
+    with pytest.raises(UsageError, match=r"asks about words in their place that run 'run' did not score with"):
+        rescore(judged.folder, verbalizers=["opinions/great_terrible"], include=[str(library)])
 
 
 def test_stored_fills_can_be_read_by_others(whole: RunResults) -> None:

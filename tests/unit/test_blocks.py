@@ -147,7 +147,7 @@ def answers(fill: Fill, values: dict[tuple[str, int, int], float]) -> FillScores
 
 def test_answers_about_fills_are_found_by_fill_position_and_token(store: BlockStore) -> None:
     """What stands in the slots, where it is asked and for which token make a question; a later part wins."""
-    masked, half, two = Fill(((None, None),)), Fill(((4, None),)), Fill(((None, 4), (9,)))
+    masked, half, two = Fill(((None, None),)), Fill(((4, None),)), Fill(((None, 4), (0,)))
     store.append([scores_of([P, Q], [7, 9])])
     store.append_fills([answers(masked, {(P, 0, 4): -1.0, (P, 1, 5): -2.0}), answers(half, {(P, 1, 5): -3.0})])
     store.append_fills([answers(masked, {(Q, 0, 4): -4.0, (P, 0, 4): -5.0}), answers(two, {(Q, 0, 8): -6.0})])
@@ -166,7 +166,7 @@ def test_answers_about_fills_are_found_by_fill_position_and_token(store: BlockSt
     assert [0.0, -2.0, nan] == taken(Fill(((None,),)), 0, 7)
     assert 2 == len(list(store.folder.glob("fills-*.parquet")))
     table = read_table(store.folder / "fills-00001.parquet")[0].to_pydict()
-    assert ["_ _", "_ _", "_ 4 | 9"] == table["fill"]
+    assert ["_ _", "_ _", "_ 4 | 0"] == table["fill"]
 
 
 def test_scores_in_memory_are_those_of_the_disk(store: BlockStore) -> None:

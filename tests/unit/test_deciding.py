@@ -315,8 +315,8 @@ def test_cells_come_in_order_and_a_word_fault_costs_its_own_verbalizer() -> None
     assert [True, True, False, False, True, True] == [one.result.skipped is not None for one in decisions]
     assert "verbalizer splits with templates/made/t.jinja: label word 'badness' splits." == decisions[0].result.skipped
     assert "are the same token 9 here" in str(decisions[-1].result.skipped)
-    assert decisions[0].result.skipped == word_fault(words, split, "templates/made/t.jinja")
-    assert word_fault(words, VERBALIZER, "it") is None
+    assert decisions[0].result.skipped == word_fault(words, split, "independent", "templates/made/t.jinja")
+    assert word_fault(words, VERBALIZER, "independent", "it") is None
 
 
 @pytest.mark.parametrize("seed", range(4))

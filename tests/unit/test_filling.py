@@ -132,6 +132,24 @@ def test_prompts_leave_room_for_the_longest_word(backends: dict[str, Any]) -> No
     assert expected == too_long.reason
 
 
+def test_every_verbalizer_reads_the_prompts_that_leave_room_for_its_own_words(backends: dict[str, Any]) -> None:
+    """Asked together or alone, in prompts that are cut, the answers are the same."""
+    backend, encoder = backends["bert"], backends["bert"].encoder(16)
+    asked = [
+        Words(verbalizer_of(words, rule), words_of(encoder, PROMPTS[0], words))
+        for words, rule in (
+            (["goodness", "bad"], "pet"),
+            (["great", "bad"], "independent"),
+            (["unbelievable", "no"], "pet"),
+        )
+    ]
+    together = answer(backend, encoder, PROMPTS, asked, batch_size=SIZE).answers
+    for one, found in zip(asked, together, strict=True):
+        (alone,) = answer(backend, encoder, PROMPTS, [one], batch_size=SIZE).answers
+        np.testing.assert_allclose(found.sums, alone.sums, atol=1e-5, rtol=0)
+    assert abs(together[0].sums[2, 1] - together[1].sums[2, 1]) > 1e-4
+
+
 def test_a_fill_stands_where_the_mask_stood(backends: dict[str, Any]) -> None:
     """Pieces and masks take the place of each slot's mask, the segment ids go on, and questions find their token."""
     encoder = backends["bert"].encoder(None)
@@ -264,6 +282,32 @@ def test_mass_is_there_only_where_words_answer_one_question() -> None:
 WORD_OF_5 = WordTokens(((5,),))
 
 
+def test_mass_is_of_words_that_fill_the_slots_alike() -> None:
+    """As many tokens, but not in the same slots, are another question; so is no word at all."""
+    apart = [WordTokens(((4, 5), (6,))), WordTokens(((4,), (5, 6)))]
+    alike = [WordTokens(((4, 5), (6,))), WordTokens(((7, 5), (6,)))]
+    sums = np.log([[0.1, 0.2]])
+    for rule in ("independent", "left_to_right"):
+        assert np.isnan(log_mass(sums, apart, rule)).all()  # type: ignore[arg-type]  # a rule
+        assert [0.1 + 0.2] == pytest.approx(np.exp(log_mass(sums, alike, rule)))  # type: ignore[arg-type]  # a rule
+    assert [0.1] == pytest.approx(np.exp(log_mass(np.log([[0.1, 0.1]]), apart[:1] * 2, "first_token")))
+    for rule in (*RULES, "original"):
+        assert [True, True] == np.isnan(log_mass(np.zeros((2, 0)), [], rule)).tolist()  # type: ignore[arg-type]  # a rule
+
+
+def test_plain_masks_are_scored_only_where_a_word_asks(
+    backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words that are all of several tokens cost their fills and no forward pass beside them."""
+    backend, encoder = backends["bert"], backends["bert"].encoder(None)
+    seen: list[int] = []
+    monkeypatch.setattr("promptlab.answering.score_prompts", lambda *args, **options: seen.append(1) or [])
+    for words, number in ((["goodness", "badness"], 0), (["goodness", "great"], 1)):
+        asked = Words(verbalizer_of(words, "independent"), words_of(encoder, PROMPTS[0], words))
+        found = answer(backend, encoder, PROMPTS, [asked], batch_size=SIZE)
+        assert ((), (), number) == (found.encoded, found.masks, len(seen))
+
+
 @pytest.mark.parametrize("rule", ["independent", "left_to_right", "pet"])
 def test_fills_are_planned_from_all_that_is_asked(backends: dict[str, Any], rule: Rule) -> None:
     """What is stored of a half done pass is not scored again, and the numbers are those of one pass, to the byte."""
@@ -290,3 +334,23 @@ def test_fills_are_planned_from_all_that_is_asked(backends: dict[str, Any], rule
         np.testing.assert_array_equal(
             word_sums(whole, keys, list(tokens.values()), rule), word_sums(scores, keys, list(tokens.values()), rule)
         )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_planned_is_what_is_asked(backends: dict[str, Any], rule: Rule) -> None:
+    """No plain mask is scored as a fill, and the count that a plan prints is never too low."""
+    backend, encoder = backends["bert"], backends["bert"].encoder(None)
+    tokens = list(words_of(encoder, PAIRS[0], ["great + bad", "goodness + no", "yes + badness"]).values())
+    words = [(word, rule) for word in tokens]
+    encoded = encoder.encode(PAIRS, reserve=reserve_of(tokens, rule))
+    plain = BlockScores.of(score_prompts(backend, encoded, sorted(plain_tokens(tokens, rule)), batch_size=SIZE))
+    parts: list[FillScores] = []
+    score_fills(
+        backend, encoded, words, plain, mask_id=encoder.mask_id, batch_size=BatchSize(None, 100), on_part=parts.extend
+    )
+    asked = {fill for part in parts for fill in part.fills}
+    assert not any(fill.is_plain for fill in asked)
+    if rule == "pet":
+        assert len(asked) <= count_fills(words)
+    else:
+        assert len(asked) == count_fills(words)

@@ -103,6 +103,18 @@ def test_a_word_that_splits_is_refused_with_its_split(tokenizers: dict[str, Any]
     assert {"goodness": expected} == word_faults({"goodness": found, "good": WordTokens(((5,),))}, verbalizer)
 
 
+def test_every_slot_has_surroundings_of_its_own(tokenizers: dict[str, Any]) -> None:
+    """The word of a slot has the tokens that it has there, and a message names the words that split and no other."""
+    asked = prompt(MASK, ", it was ", MASK, ".")
+    contexts = [slot_contexts(asked)]
+    found = find_word_ids(encoder_of(tokenizers["roberta"]), ["no + no"], contexts)["no + no"]
+    assert isinstance(found, WordTokens)
+    assert ["no", "\u0120no"] == tokenizers["roberta"].convert_ids_to_tokens(list(found.pieces))
+    split = find_word_ids(encoder_of(tokenizers["bert"]), ["good + goodness"], contexts)["good + goodness"]
+    assert isinstance(split, WordTokens)
+    assert "splits into 3 tokens (good ##n ##ess) in '… ___.'" == split.split
+
+
 def test_an_unknown_word_is_refused(tokenizers: dict[str, Any]) -> None:
     """A word that becomes the unknown token is refused with that token named."""
     expected = "label word '\u5f71' is unknown to the tokenizer (it becomes [UNK])."
@@ -156,9 +168,9 @@ def test_uncased_words_collide(tokenizers: dict[str, Any]) -> None:
         ids = require_words(found, verbalizer, where="here")
         if collides:
             with pytest.raises(LabelWordError, match="'Yes' of label 'a' and 'yes' of label 'b' are the same token"):
-                check_collisions(verbalizer, ids)
+                check_collisions(verbalizer, ids, "independent")
         else:
-            check_collisions(verbalizer, ids)
+            check_collisions(verbalizer, ids, "independent")
 
 
 def test_every_refused_word_is_named_with_its_place(tokenizers: dict[str, Any]) -> None:

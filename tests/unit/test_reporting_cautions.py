@@ -64,6 +64,15 @@ def test_skipped_cells_are_grouped_by_what_kept_them() -> None:
     assert said.endswith("were not decided, for the label words of odd and for the prompts of calibration support.")
 
 
+def test_what_is_said_of_words_of_several_tokens() -> None:
+    """First tokens are judged alone by a masked model; a detector judges whole words, whatever rule was named."""
+    cut = {"multi_token": "first_token", "num_tokens": {"negative": (1,), "positive": (3,)}}
+    assert ["first tokens"] == list(_texts(cell("made/it_was", **cut)))
+    judged = _texts(cell("made/it_was", **cut, scoring="replaced_token", mass=None))
+    assert ["replaced tokens", "unequal lengths"] == list(judged)
+    assert "(1 to 3 tokens, summed)" in judged["unequal lengths"]
+
+
 def test_mass_is_counted_once_a_pair() -> None:
     """Mass does not depend on the calibration, so a pair counts once."""
     cells = [cell("made/it_was", calibration=name, mass=0.001) for name in ("none", "contextual")]

@@ -329,8 +329,24 @@ def test_the_words_of_two_pools_are_two_verbalizers() -> None:
     assert all(one.name.endswith("@max") or one.name == "sentiment/good_bad" for one in found)
     assert len(found) == len({one.hash for one in found})
     assert found[0].labels == found[1].labels
-    with pytest.raises(UsageError, match=r"verbalizer 'sentiment/good_bad@maxx' is unknown\."):
-        load_verbalizers(["sentiment/good_bad@maxx"])
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        ("sentiment/good_bad@maxx", "'@maxx' is no pool and no rule. Did you mean 'max'?"),
+        ("a=b,c=d@left_right", "'@left_right' is no pool and no rule. Did you mean 'left_to_right'?"),
+        ("a=b,c=d@normalize=avg@pet", "'@normalize=avg' is no pool and no rule. Did you mean 'normalize=mean'?"),
+        ("sentiment/*@max@sum_prob", "'@max' and '@sum_prob' contradict each other."),
+        ("a=b,c=d@pet@max@independent", "'@pet' and '@independent' contradict each other."),
+    ],
+)
+def test_a_selector_with_a_slip_is_explained(selector: str, message: str) -> None:
+    """What is nearly a pool or a rule becomes no name and no label word, and two of a kind are not taken for one."""
+    with pytest.raises(UsageError) as fault:
+        load_verbalizers([selector])
+    assert f"verbalizer '{selector}': {message}" == str(fault.value)
+    assert 1 == len(load_verbalizers(["sentiment/good_bad@max@max"]))
 
 
 def test_a_file_may_be_called_like_a_pool(tmp_path: Path) -> None:

@@ -115,9 +115,22 @@ def test_words_that_meet_in_one_token_are_refused() -> None:
     """Two words that an uncased vocabulary cannot tell apart are named with their labels and the token."""
     cased = verbalizer(labels={"negative": "No", "positive": ["yes", "no"]})
     with pytest.raises(LabelWordError) as fault:
-        check_collisions(cased, dict(zip(("No", "yes", "no"), tokens_of(11, 13, 11), strict=True)))
+        check_collisions(cased, dict(zip(("No", "yes", "no"), tokens_of(11, 13, 11), strict=True)), "independent")
     assert str(fault.value) == (
         "verbalizer words: 'No' of label 'negative' and 'no' of label 'positive' are the same token 11 here: "
         "use another word for one of them."
     )
-    check_collisions(cased, dict(zip(("No", "yes", "no"), tokens_of(11, 13, 12), strict=True)))
+    check_collisions(cased, dict(zip(("No", "yes", "no"), tokens_of(11, 13, 12), strict=True)), "independent")
+
+
+def test_words_meet_where_all_that_is_looked_at_is_the_same() -> None:
+    """Slot by slot, and under `first_token` the first tokens alone; a detector looks at whole words in any case."""
+    asked = verbalizer(labels={"negative": "a", "positive": "b"})
+    apart = {"a": WordTokens(((4, 5), (6,))), "b": WordTokens(((4,), (5, 6)))}
+    begun = {"a": WordTokens(((4, 5),)), "b": WordTokens(((4, 6),))}
+    for rule in ("independent", "left_to_right", "pet", "original"):
+        check_collisions(asked, apart, rule)  # type: ignore[arg-type]  # a rule
+        check_collisions(asked, begun, rule)  # type: ignore[arg-type]  # a rule
+    check_collisions(asked, apart, "first_token")
+    with pytest.raises(LabelWordError, match=r"begin with the same token 4 here, and 'first_token' looks at no other"):
+        check_collisions(asked, begun, "first_token")
