@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Keys = Shaped[np.ndarray, " row"]
 
 KEY_BYTES = 32
+Question = tuple[Fill, int, int]  # the fill, the position in it and the token that is asked about
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +58,7 @@ class BlockScores:
     columns: Mapping[int, int] = field(default_factory=dict)
     log_probs: Float32[np.ndarray, "row token"] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     planes: Mapping[tuple[int, int], _Plane] = field(default_factory=dict)
-    answers: Mapping[tuple[Fill, int, int], _Answers] = field(default_factory=dict)
+    answers: Mapping[Question, _Answers] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: Iterable[MaskScores]) -> BlockScores:
@@ -65,7 +66,11 @@ class BlockScores:
         return join_parts([Part.of(part) for part in parts])
 
     def with_fills(self, parts: Iterable[FillScores]) -> BlockScores:
-        """These scores and what some parts know about filled prompts; a later part wins."""
+        """These scores and what some answers know about filled prompts; a later one wins."""
+        return self.with_answers(map(FillPart.of, parts))
+
+    def with_answers(self, parts: Iterable[FillPart]) -> BlockScores:
+        """The same, of answers as they are stored."""
         return replace(self, answers=_join_answers(self.answers, parts))
 
     def missing(self, keys: Keys, token_ids: Sequence[int], mask: int = 0) -> Bool[np.ndarray, " key"]:
@@ -89,7 +94,7 @@ class BlockScores:
             taken[is_there, number] = found[:, column]
         return taken
 
-    def take_fill(self, keys: Keys, question: tuple[Fill, int, int]) -> Float64[np.ndarray, " key"]:
+    def take_fill(self, keys: Keys, question: Question) -> Float64[np.ndarray, " key"]:
         """Log-probabilities at a position of a fill of the token that is asked about there; NaN where it is unknown."""
         fill, position, token = question
         if fill.is_plain:
@@ -119,6 +124,34 @@ class Part:
         return cls(keys, scores.fills, scores.masks, scores.token_ids.tolist(), scores.log_probs)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FillPart:
+    """Answers about filled prompts: `numbers[i]` is the question that `log_probs[i]` answers about `keys[i]`."""
+
+    keys: Keys
+    questions: Sequence[Question]
+    numbers: Int64[np.ndarray, " answer"]
+    log_probs: Float32[np.ndarray, " answer"]
+
+    @classmethod
+    def of(cls, scores: FillScores) -> FillPart:
+        """The part that some answers make."""
+        asked = zip(scores.fills, scores.positions.tolist(), scores.token_ids.tolist(), strict=True)
+        numbers: dict[Question, int] = {}
+        of_answer = [numbers.setdefault(question, len(numbers)) for question in asked]
+        keys = np.array([key.encode() for key in scores.keys], dtype=f"S{KEY_BYTES}")
+        return cls(keys, tuple(numbers), np.array(of_answer, dtype=np.int64), scores.log_probs)
+
+    def answers(self) -> Iterator[tuple[Question, _Answers]]:
+        """Each question with its answers, in the order in which they were given."""
+        if not len(self.numbers):
+            return
+        order = np.argsort(self.numbers, kind="stable")
+        starts = np.searchsorted(self.numbers[order], np.arange(1, len(self.questions)))
+        for question, places in zip(self.questions, np.split(order, starts), strict=True):
+            yield question, _Answers(self.keys[places], self.log_probs[places])
+
+
 def join_parts(parts: Sequence[Part]) -> BlockScores:
     """One array of all parts: a row a (prompt, fill, mask), a column a token."""
     columns: dict[int, int] = {}
@@ -145,19 +178,12 @@ def join_parts(parts: Sequence[Part]) -> BlockScores:
     return BlockScores(columns, log_probs, planes)
 
 
-def _join_answers(
-    known: Mapping[tuple[Fill, int, int], _Answers], parts: Iterable[FillScores]
-) -> dict[tuple[Fill, int, int], _Answers]:
+def _join_answers(known: Mapping[Question, _Answers], parts: Iterable[FillPart]) -> dict[Question, _Answers]:
     """Answers by question; those of a later part take the place of earlier ones about the same prompt."""
-    found: dict[tuple[Fill, int, int], list[_Answers]] = {question: [one] for question, one in known.items()}
+    found: dict[Question, list[_Answers]] = {question: [one] for question, one in known.items()}
     for part in parts:
-        numbers: dict[tuple[Fill, int, int], list[int]] = {}
-        questions = zip(part.fills, part.positions.tolist(), part.token_ids.tolist(), strict=True)
-        for number, question in enumerate(questions):
-            numbers.setdefault(question, []).append(number)
-        keys = np.array([key.encode() for key in part.keys], dtype=f"S{KEY_BYTES}")
-        for question, places in numbers.items():
-            found.setdefault(question, []).append(_Answers(keys[places], part.log_probs[places]))
+        for question, new in part.answers():
+            found.setdefault(question, []).append(new)
     return {question: _last_of_each(several) for question, several in found.items()}
 
 

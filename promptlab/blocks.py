@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptlab.block_scores import KEY_BYTES, BlockScores, Part, join_parts
+from promptlab.block_scores import KEY_BYTES, BlockScores, FillPart, Part, join_parts
 from promptlab.files import SCHEMA_VERSION, read_table, write_json, write_table
 from promptlab.types import Fill, FillScores, MaskScores, WordTokens
 
@@ -113,7 +113,7 @@ class BlockStore:
     def read(self) -> BlockScores:
         """Everything scored so far, of all parts; a later part wins where two have the same prompt and token."""
         plain = join_parts([_read_part(path) for path in self._parts("part")])
-        return plain.with_fills(_read_fills(path) for path in self._parts("fills"))
+        return plain.with_answers(_read_fills(path) for path in self._parts("fills"))
 
     def read_states(self) -> MaskScores | None:
         """The stored last states at masks with their normalisers and no token at all; None where none were kept."""
@@ -211,15 +211,18 @@ def _read_part(path: Path) -> Part:
     return Part(*_places(table), metadata["token_ids"], log_probs)
 
 
-def _read_fills(path: Path) -> FillScores:
+def _read_fills(path: Path) -> FillPart:
+    import pyarrow as pa
+
     table, _ = read_table(path)
-    texts = table["fill"].to_pylist()
-    fills = {text: _parse_fill(text) for text in set(texts)}
-    return FillScores(
-        keys=tuple(table["prompt_key"].to_pylist()),
-        fills=tuple(fills[text] for text in texts),
-        positions=table["position"].to_numpy(),
-        token_ids=table["token_id"].to_numpy(),
+    texts = table["fill"].cast(pa.string()).combine_chunks().dictionary_encode()
+    fills = [_parse_fill(text) for text in texts.dictionary.to_pylist()]
+    columns = (texts.indices.to_numpy(), table["position"].to_numpy(), table["token_id"].to_numpy())
+    asked, numbers = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    return FillPart(
+        keys=_keys(table["prompt_key"].cast(pa.string())),
+        questions=[(fills[fill], position, token) for fill, position, token in asked.tolist()],
+        numbers=numbers.reshape(-1),
         log_probs=table["log_prob"].to_numpy(),
     )
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from promptlab.block_scores import BlockScores, Keys
 
 Rule = Literal["independent", "left_to_right", "pet", "first_token", "original"]
-Question = tuple[Fill, int, int]  # the fill, the position in it and the token that is asked about
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -81,6 +81,11 @@ class Record(Silence):
     def __init__(self) -> None:
         self.announced = self.done = 0
         self.steps: list[int] = []
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        """Keep it."""
+        self.said.append(sentence)
 
     def start(self, name: str, num_prompts: int) -> None:
         """Count them."""
@@ -92,14 +97,17 @@ class Record(Silence):
         self.steps.append(num_prompts)
 
 
-def test_progress_ends_at_what_was_announced(run: Run) -> None:
+@pytest.mark.parametrize(("rule", "number"), [("left_to_right", 11), ("pet", 11)])
+def test_progress_ends_at_what_was_announced(run: Run, rule: str, number: int) -> None:
     """Of fills that hang on scores a plan knows the largest number alone: at the end they are all told as done."""
-    for rule in ("left_to_right", "pet"):
-        record = Record()
-        labels = {"negative": ["badness", "goodness"], "positive": ["worldness", "sportsness", "techness"]}
-        run(verbalizers=[words(rule, labels)], name=rule, progress=record)
-        assert 0 < record.announced == record.done
-        assert max(record.steps) < record.announced / 2
+    record = Record()
+    labels = {"negative": ["badness", "goodness"], "positive": ["worldness", "sportsness", "techness"]}
+    run(verbalizers=[words(rule, labels)], progress=record, batch_size=3)
+    assert 0 < record.announced == record.done
+    assert record.steps.count(3) > record.announced / 6
+    number *= 2 * (6 + 3)  # two templates, six rows and three content-free texts
+    said = f"words of several tokens ask about {number} filled prompts at most, a forward pass each."
+    assert any(sentence.endswith(said) for sentence in record.said)
 
 
 def test_a_template_without_a_usable_word_costs_its_own_cells(run: Run, detectors: dict[str, Path]) -> None:

@@ -152,6 +152,7 @@ def test_answers_about_fills_are_found_by_fill_position_and_token(store: BlockSt
     store.append_fills([answers(masked, {(P, 0, 4): -1.0, (P, 1, 5): -2.0}), answers(half, {(P, 1, 5): -3.0})])
     store.append_fills([answers(masked, {(Q, 0, 4): -4.0, (P, 0, 4): -5.0}), answers(two, {(Q, 0, 8): -6.0})])
     store.append_fills([])
+    store.append_fills([FillScores.of([], np.zeros(0, dtype=np.float32))])
     stored, keys = store.read(), key_array([P, Q, R])
 
     def taken(fill: Fill, position: int, token: int) -> list[float]:
@@ -164,7 +165,7 @@ def test_answers_about_fills_are_found_by_fill_position_and_token(store: BlockSt
     assert [nan, -6.0, nan] == taken(two, 0, 8)
     assert [nan, nan, nan] == taken(half, 1, 4)
     assert [0.0, -2.0, nan] == taken(Fill(((None,),)), 0, 7)
-    assert 2 == len(list(store.folder.glob("fills-*.parquet")))
+    assert 3 == len(list(store.folder.glob("fills-*.parquet")))
     table = read_table(store.folder / "fills-00001.parquet")[0].to_pydict()
     assert ["_ _", "_ _", "_ 4 | 0"] == table["fill"]
 

@@ -107,6 +107,16 @@ def test_an_ensemble_is_the_mean_of_probabilities() -> None:
         assert sum(masses) / len(masses) == pytest.approx(np.exp(whole.log_mass[row]), abs=1e-12)
 
 
+def test_an_ensemble_has_no_mass_where_a_member_has_none() -> None:
+    """Words of unlike lengths have no mass together: the mean over the other members would be that of another cell."""
+    one, other = decision(cell("t0")), decision(cell("t1"), seed=1)
+    without = dataclasses.replace(other, log_mass=np.full(NUM_ROWS, np.nan))
+    whole = combined([one, without])
+    assert whole is not None and whole.log_mass is not None
+    assert np.isnan(whole.log_mass).all() and whole.result.mass is None
+    assert whole.result.metrics
+
+
 def test_an_ensemble_is_measured_like_a_template() -> None:
     """Its accuracy is that of its own predictions; rows that no member scored are its unscored rows."""
     whole = combined(three())

@@ -11,7 +11,7 @@ from promptlab.errors import FileFault, UsageError
 from promptlab.specs.run import make_run_spec
 from promptlab.specs.task import Task, load_tasks
 from promptlab.specs.template import Template, load_templates
-from promptlab.specs.verbalizer import Verbalizer, load_verbalizers
+from promptlab.specs.verbalizer import Verbalizer, load_verbalizers, slot_words
 
 TASK = """\
 title: Toy
@@ -320,6 +320,20 @@ def test_a_selector_may_name_a_pool(selector: str, expected: list[tuple[str, str
     for (name, pool), one in zip(expected, found, strict=True):
         assert pool == one.pool
         assert one.name.startswith(name)
+
+
+def test_a_word_for_several_masks_is_one_text() -> None:
+    """However it is spelled, the words of the masks are told apart, and they stand in options side by side."""
+    words = Verbalizer.from_labels({"a": [["very", "great"], "so  +  good"], "b": "x + y"}).labels["a"]
+    assert [("very", "great"), ("so", "good")] == [slot_words(word.word) for word in words]
+    assert ["very great", "so good"] == [word.text for word in words]
+
+
+def test_the_hash_of_a_verbalizer_is_the_one_that_is_stored() -> None:
+    """Rules that came later changed no hash of words that are scored as before."""
+    plain = Verbalizer.from_labels({"negative": "terrible", "positive": "great"})
+    assert "23fb4610968e47603033468abd795a49" == plain.hash
+    assert plain.hash != Verbalizer.from_labels({"negative": "terrible", "positive": "great"}, normalize="mean").hash
 
 
 def test_the_words_of_two_pools_are_two_verbalizers() -> None:
