@@ -25,18 +25,32 @@ def read_hub(hub: HubSource, split: str, *, task: str, hint: str) -> Iterator[tu
     Raises:
         DataError: the dataset could not be loaded; the reason is the library's own.
     """
+    dataset = load_split(hub, split, subject=f"task '{task}'", hint=hint)
+    for number, row in enumerate(dataset):
+        yield f"{hub.path} row {number}", row
+
+
+def load_split(hub: HubSource, split: str, *, subject: str, hint: str) -> Any:
+    """A split as `datasets.Dataset`, whose rows lie in a file that is mapped into memory.
+
+    Args:
+        hub: what to load.
+        split: the hub's name of the split.
+        subject: who asks, for messages.
+        hint: what to do where the dataset is out of reach.
+
+    Raises:
+        DataError: the dataset could not be loaded; the reason is the library's own.
+    """
     import datasets
 
     try:
         with _offline_where_unreachable():
-            dataset = datasets.load_dataset(hub.path, hub.name, split=split, revision=hub.revision)
+            return datasets.load_dataset(hub.path, hub.name, split=split, revision=hub.revision)
     except Exception as error:  # the library raises a dozen kinds; all of them mean that there are no rows
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"task '{task}': the hub dataset {hub.path} could not be loaded ({reason.rstrip('.')}). {hint}"
-        ) from None
-    for number, row in enumerate(dataset):
-        yield f"{hub.path} row {number}", row
+        lines = str(error).strip().splitlines()[:2] or [type(error).__name__]  # the second names what there is
+        reason = ". ".join(line.strip().rstrip(".") for line in lines)
+        raise DataError(f"{subject}: the hub dataset {hub.path} could not be loaded ({reason}). {hint}") from None
 
 
 @contextlib.contextmanager

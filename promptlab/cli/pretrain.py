@@ -14,8 +14,10 @@ def pretrain(
         list[str],
         typer.Option(
             "--corpus",
-            metavar="FILE[=WEIGHT]",
-            help="A .txt, .txt.xz, .txt.gz or .txt.bz2 file, repeatable; 0.25 reads a quarter of it in each pass.",
+            metavar="SOURCE[#COLUMN][=WEIGHT]",
+            help="A .txt, .jsonl, .json, .csv or .tsv file, packed as .xz, .gz, .bz2 or .zst or not, a .parquet file, "
+            "a folder of them, or hub:NAME[@REVISION][:[CONFIG/]SPLIT]; repeatable; a weight of 0.25 reads a quarter "
+            "of it in each pass.",
         ),
     ],
     output_path: Annotated[
@@ -33,7 +35,7 @@ def pretrain(
     import torch
 
     from promptlab.errors import UsageError
-    from promptlab.pretraining.corpus import parse_corpus
+    from promptlab.pretraining.corpus import parse_corpora
     from promptlab.pretraining.job import Job
     from promptlab.pretraining.recipe import load_recipe
     from promptlab.pretraining.training import pretrain as run
@@ -45,7 +47,7 @@ def pretrain(
     if threads:
         torch.set_num_threads(threads)
     recipe = load_recipe(config)
-    corpora = tuple(parse_corpus(argument, line_names=recipe.line_corpora) for argument in corpus)
+    corpora = parse_corpora(corpus, line_names=recipe.line_corpora)
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     job = Job(recipe, corpora, output_path, seed, chosen)
     run(job, resume=resume, report=lambda line: typer.echo(line))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptlab.errors import FileFault, UsageError
+from promptlab.errors import DataError, FileFault, UsageError
 from promptlab.pretraining.corpus import Corpus, is_held_out, iterate_documents, parse_corpus
 from promptlab.pretraining.masking import mask_rows, masking_weights
 from promptlab.pretraining.packing import pack_documents, pack_pass
@@ -66,7 +66,7 @@ def test_damaged_file_is_explained(tmp_path: Path) -> None:
     """A truncated archive is a fault with the file's name, not a traceback."""
     path = tmp_path / "a.txt.xz"
     path.write_bytes(lzma.compress(b"text " * 1000)[:-30])
-    with pytest.raises(UsageError, match=r"a\.txt\.xz cannot be read"):
+    with pytest.raises(DataError, match=r"a\.txt\.xz: cannot be read: .*It is no whole \.xz file"):
         list(iterate_documents(Corpus(path)))
 
 
