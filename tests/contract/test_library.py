@@ -138,7 +138,7 @@ def test_task_has_its_rows_or_two_places_for_them(name: str) -> None:
     kinds = [next(kind for kind in ("bundled", "local", "hub") if getattr(source, kind)) for source in task.sources]
     assert kinds in (["bundled"], ["local", "hub"])
     folder = task.sources[0].bundled or task.sources[0].local
-    assert folder in ([f"data/{name}"] if kinds == ["bundled"] else [name, name.replace("_", "/", 1)])
+    assert folder in ([f"data/{name}"] if kinds == ["bundled"] else [name, name.replace("_", "/", 1), name.partition("_")[0]])
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if load_task(name).sources[0].bundled])
