@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptlab.backends.base import NUM_TOP, Backend, Scorer, Tying
+from promptlab.backends.checkpoints import Checkpoint
 from promptlab.backends.loading import load_model
 from promptlab.backends.placement import Batch, Placement, is_large_model, memory_errors
 from promptlab.encoding import Encoder
@@ -55,6 +56,11 @@ class MaskedBackend(Backend):
     def folder(self) -> Path:
         """Where the checkpoint lies on disk."""
         return self._placement.checkpoint.folder
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint itself: its files, configuration and hashes."""
+        return self._placement.checkpoint
 
     @property
     def device(self) -> str:

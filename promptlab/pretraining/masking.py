@@ -123,9 +123,7 @@ def _words(rows: Tensor, starts: Tensor | None, can_hide: Tensor) -> Tensor:
     return (starts.bool() | ~can_hide | after_one_that_stays).long().cumsum(1) - 1
 
 
-def _show(
-    targets: Tensor, weights: Tensor, masking: Masking, *, mask_id: int, generator: torch.Generator
-) -> Tensor:
+def _show(targets: Tensor, weights: Tensor, masking: Masking, *, mask_id: int, generator: torch.Generator) -> Tensor:
     """What stands in the place of each hidden token: the mask, a stranger that could be hidden itself, or the token."""
     draw = torch.rand(targets.shape, generator=generator)
     allowed = weights.nonzero().flatten()

@@ -80,7 +80,7 @@ def rate_factor(stage: Stage, *, step: int, steps: int) -> float:
 
 
 def build_plain_optimizer(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Make AdamW for a whole net: matrices decay, biases and norms do not; each group's `peak` is its rate at the top."""
+    """Make AdamW for a whole net: matrices decay, biases and norms do not; a group's `peak` is its rate at the top."""
     moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         ([parameter for parameter in moving if parameter.ndim > 1], weight_decay),

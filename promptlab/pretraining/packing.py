@@ -82,9 +82,7 @@ def pack_held_out(store: TokenStore, *, length: int, edges: Edges = OUR_EDGES) -
     return pack_documents(store, np.flatnonzero(store.held_out), length=length, edges=edges)
 
 
-def pack_documents(
-    store: TokenStore, documents: NDArray[np.int64], *, length: int, edges: Edges = OUR_EDGES
-) -> Rows:
+def pack_documents(store: TokenStore, documents: NDArray[np.int64], *, length: int, edges: Edges = OUR_EDGES) -> Rows:
     """Pack the given documents in the given order, shape (row, length)."""
     room = length - edges.size
     sizes = store.lengths[documents]
@@ -109,7 +107,7 @@ def _cut_long(store: TokenStore, documents: NDArray[np.int64], *, room: int) -> 
 
 
 def _join_short(store: TokenStore, documents: NDArray[np.int64], *, room: int, between: tuple[int, ...]) -> Rows:
-    """Short documents one after another with [SEP] between them, cut where a row is full; the unfilled end is left out."""
+    """Short documents one after another with [SEP] between, cut where a row is full; an unfilled end is left out."""
     pieces: list[Rows] = []
     end_mark = np.array(between, dtype=store.ids.dtype)
     for document in documents:
