@@ -5,7 +5,7 @@ once, by the seed alone, so that the losses of two runs over the same corpora an
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from promptlab.pretraining.masking import HiddenPlaces, hide_words
 from promptlab.pretraining.options import Continuation
 from promptlab.pretraining.packing import Edges, Rows, pack_documents, pack_held_out, pack_pass, pack_word_starts
 from promptlab.pretraining.recipe import Masking
-from promptlab.pretraining.token_store import TokenStore, encode_documents, open_store
+from promptlab.pretraining.token_store import Ids, TokenStore, encode_documents, open_store
 from promptlab.seeding import derive_seed
 
 _MEASURED = Masking(rate=0.15)
@@ -39,13 +39,22 @@ class Spelling:
         engine: The tokenizer, parsing no special token in a text.
         edges: The special tokens of a row.
         mask_id: The id of the mask.
+        unknown_id: The id of what the vocabulary does not hold; None where there is no such thing.
         can_hide: Whether a token id may be hidden or stand for another, shape (vocabulary,).
     """
 
     engine: Tokenizer
     edges: Edges
     mask_id: int
+    unknown_id: int | None
     can_hide: Tensor
+
+    def without_specials(self, ids: Ids) -> Ids:
+        """Ids of text with the unknown token for special ones, which text turns into in some Unigram vocabularies."""
+        is_special = ~self.can_hide.numpy()[ids]
+        if self.unknown_id is None or not (is_special & (ids != self.unknown_id)).any():
+            return ids
+        return np.where(is_special, np.array(self.unknown_id, dtype=ids.dtype), ids)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ def prepare_domain(
         report=report,
         marks_words=options.whole_word,
     )
+    store = replace(store, ids=spelling.without_specials(store.ids))
     rows = pack_held_out(store, length=options.row_length, edges=spelling.edges)
     if not len(rows):
         raise DataError(
@@ -117,7 +127,7 @@ def find_spelling(tokenizer: object, *, num_embeddings: int) -> Spelling:
     can_hide[list(found.get_vocab().values())] = True
     can_hide[list(found.all_special_ids)] = False
     edges = Edges(frame.prefix, frame.suffix or frame.prefix, frame.suffix)
-    return Spelling(engine, edges, int(found.mask_token_id), can_hide)
+    return Spelling(engine, edges, int(found.mask_token_id), found.unk_token_id, can_hide)
 
 
 def make_batches(job: Job[Continuation], domain: Domain) -> tuple[Batches, Batches | None]:
@@ -169,7 +179,7 @@ def _mask_general(job: Job[Continuation], corpora: tuple[Corpus, ...], spelling:
     rows: Rows = np.empty((0, length))
     if sum(lengths):
         flags = np.ones(len(found), dtype=np.bool_)
-        ids = np.concatenate([ids for ids, _ in found])
+        ids = spelling.without_specials(np.concatenate([ids for ids, _ in found]))
         store = TokenStore(ids, np.cumsum([0, *lengths]), np.zeros(len(found), dtype=np.uint8), flags)
         rows = pack_documents(store, np.arange(len(found)), length=length, edges=spelling.edges)
     if not len(rows):

@@ -85,8 +85,9 @@ def hide_words(
 ) -> HiddenPlaces:
     """Hide about the share of each row's tokens, words whole where their starts are given.
 
-    Words are taken in random order as long as the middle of the next one lies within the share, and one at least: the
-    number of hidden tokens is then right on average, and exact where a word is a token.
+    Words are taken in random order as long as the middle of the next one lies within the share, give or take half a
+    token at random, and one at least: the number of hidden tokens is then right on average, and where a word is a
+    token it is one of the two whole numbers about the share.
 
     Args:
         rows: Token ids, shape (row, token).
@@ -103,7 +104,7 @@ def hide_words(
     order = clocks.argsort(dim=1)
     ordered = sizes.gather(1, order)
     middle = ordered.cumsum(1) - ordered / 2
-    wanted = masking.rate * sizes.sum(1, keepdim=True)
+    wanted = masking.rate * sizes.sum(1, keepdim=True) + torch.rand(len(rows), 1, generator=generator) - 0.5
     chosen = (middle <= wanted) & (ordered > 0)
     chosen[:, 0] = ordered[:, 0] > 0
     is_chosen = torch.zeros_like(chosen).scatter(1, order, chosen)
