@@ -81,10 +81,10 @@ def pretrain(
     """
     given = locals()
     if (config is None) == (model is None):
-        found = "neither" if config is None else "both"
+        found = "neither is" if config is None else "both are"
         raise UsageError(
             f"pretrain takes --config RECIPE, to train from scratch, or --model CHECKPOINT, to go on from one: {found} "
-            "is given."
+            "given."
         )
     common = ("corpus", "output_path", "config", "resume", "threads", "device", "seed")
     options = {key: value for key, value in given.items() if key not in common and value is not None}

@@ -1,4 +1,4 @@
-"""Continued pretraining of tiny masked models: the loss on masked rows, exact resume, early stopping, what it leaves."""
+"""Continued pretraining of tiny models: the loss on masked rows, exact resume, early stopping, what it leaves."""
 
 import json
 import math
@@ -151,7 +151,7 @@ def test_a_run_that_goes_on_makes_the_losses_of_one_that_was_whole(
 
 
 def test_dropout_is_on_in_training_and_off_in_measuring(tiny: dict[str, Path], notes: Path) -> None:
-    """The loss of the first step is not that of the undisturbed net, and what is measured is that of the written model."""
+    """The loss of the first step is not that of a net without dropout, and what is measured is."""
     job = make_job(tiny["bert"], notes, "out", steps=1, measure_every=1, learning_rate=1e-9)
     adapt(job)
     still = make_job(_without_dropout(tiny["bert"], notes.parent / "still"), notes, "calm", steps=1, learning_rate=1e-9)
@@ -290,7 +290,7 @@ def test_what_cannot_be_trained_is_one_sentence(tiny: dict[str, Path], detectors
     few = notes.parent / "few.txt"
     few.write_text("one text\n\nanother")
     small = Corpus(few)
-    with pytest.raises(UsageError, match="--row-length 65: model .* reads at most 64 tokens"):
+    with pytest.raises(UsageError, match=r"--row-length 65: model .* reads at most 64 tokens"):
         adapt(make_job(tiny["roberta"], notes, "a", row_length=65))
     with pytest.raises(DataError, match="too few for a held-out row of 32 tokens; lower --row-length"):
         adapt(make_job(tiny["bert"], few, "b"))

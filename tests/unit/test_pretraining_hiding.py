@@ -22,7 +22,12 @@ from promptlab.pretraining.token_store import TokenStore, encode_documents, open
 
 MASK_ID, NUM_IDS = 4, 50
 CAN_HIDE = torch.arange(NUM_IDS) >= 5
-FRAMES = {"bert": ("[CLS]", "[SEP]"), "roberta": ("<s>", "</s>"), "xlm_roberta": ("<s>", "</s>"), "albert": ("[CLS]", "[SEP]")}  # fmt: skip
+FRAMES = {
+    "bert": ("[CLS]", "[SEP]"),
+    "roberta": ("<s>", "</s>"),
+    "xlm_roberta": ("<s>", "</s>"),
+    "albert": ("[CLS]", "[SEP]"),
+}
 
 
 def hidden(rows: Any, starts: Any = None, *, seed: int = 3, **masking: Any) -> HiddenPlaces:
@@ -200,7 +205,10 @@ def test_how_long_a_run_is() -> None:
         ({"learning_rate": 0.0}, "--learning-rate 0.0: it must be greater than 0."),
         ({"random_share": 0.7, "keep_share": 0.4}, "--random-share 0.7 and --keep-share 0.4 are more than 1 together."),
         ({"steps": 3, "passes": 1.0}, "--steps and --passes both say how long to train: give one of them."),
-        ({"batch_rows": 3, "batch_tokens": 9}, "--batch-rows and --batch-tokens both say how large a batch is: give one of them."),
+        (
+            {"batch_rows": 3, "batch_tokens": 9},
+            "--batch-rows and --batch-tokens both say how large a batch is: give one of them.",
+        ),
         ({"batch_tokens": 9}, "--batch-tokens 9: a batch has one row at least, of 256 tokens."),
     ],
 )  # fmt: skip
