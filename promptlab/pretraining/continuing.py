@@ -55,7 +55,7 @@ def continue_pretraining(
     standing = find_standing(job, Standing, resume=resume)
     if standing is None and (job.output_path / "config.json").exists():
         raise UsageError(f"{job.output_path} holds a model that is not of this run; choose another --output-path.")
-    if backend.device == "cpu":  # the fused attention of torch trains several times slower there
+    if (backend.device, options.precision) == ("cpu", "bfloat16"):  # torch's fused attention is slower there
         backend.model.set_attn_implementation("eager")
     domain = prepare_domain(job, backend, general, report=report)
     with listen_for_stop() as wish:

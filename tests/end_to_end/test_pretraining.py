@@ -23,17 +23,19 @@ def notes(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_model_is_adapted_checked_run_and_compared(call: Call, notes: Path) -> None:
+def test_a_model_is_adapted_checked_run_and_compared(call: Call, run: Call, notes: Path, tiny: dict[str, Path]) -> None:
     """From raw text to a paired difference between the base and the adapted model."""
-    said = call("pretrain", "--model", "mini", "--corpus", notes, *SHORT, "--whole-word", "-o", "adapted")
+    base = str(tiny["bert"])
+    command = ("pretrain", "--model", base, "--corpus", notes, *SHORT, "--whole-word", "-o", "adapted")
+    said = call(*command)
     assert (0, "") == (said.code, said.err)
     assert "held-out perplexity" in said.out.splitlines()[-1]
-    again = call("pretrain", "--model", "mini", "--corpus", notes, *SHORT, "--whole-word", "-o", "adapted", "--resume")
+    again = call(*command, "--resume")
     assert again.code == 0 and "going on from step 3 of 3" in again.out
     assert call("doctor", "--model", "adapted").code == 0
-    flags = ("--tasks", "review_sentiment", "--templates", "sentiment/it_was", "--limit", "16", "--name", "both")
-    assert call("run", "--model", "mini,adapted", *flags).code == 0
-    compared = call("compare", "both", "both", "--model", "mini", "--model", "adapted", "--output", "json")
+    flags = ("--templates", "mood/it_was", "--verbalizers", "mood/great_terrible", "--name", "both")
+    assert run(*flags, model=f"{base},adapted").code == 0
+    compared = call("compare", "both", "both", "--model", base, "--model", "adapted", "--output", "json")
     assert compared.code == 0 and "adapted" in compared.out
     assert json.loads((Path("adapted") / "training" / "adaptation.json").read_text())["steps"] == 3
 
