@@ -137,7 +137,7 @@ class Encoder:
     def _frame(self, num_parts: int, pieces: Pieces) -> Frame:
         key = (num_parts, pieces == "lm_bff")
         if key not in self._frames:
-            self._frames[key] = self._lm_bff_frame(num_parts) if key[1] else _probe_frame(self._tokenizer, num_parts)
+            self._frames[key] = self._lm_bff_frame(num_parts) if key[1] else probe_frame(self._tokenizer, num_parts)
         return self._frames[key]
 
     def _lm_bff_frame(self, num_parts: int) -> Frame:
@@ -267,7 +267,7 @@ def _as_first_only(engine: str) -> str:
     return json.dumps(described)
 
 
-def _probe_frame(tokenizer: Any, num_parts: int) -> Frame:
+def probe_frame(tokenizer: Any, num_parts: int) -> Frame:
     """The special tokens that the tokenizer puts around one text or a pair, found by looking at what it does."""
     texts = ("a", "b")[:num_parts]
     inner = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]

@@ -16,7 +16,7 @@ from promptlab.hashing import content_hash
 from promptlab.library import bundled_model_path
 
 BUNDLED_NAMES = ("mini", "promptlab/mini")
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "spiece.model", "spm.model", "tokenizer.model",
     "sentencepiece.model", "sentencepiece.bpe.model",
@@ -64,7 +64,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         raise ModelError(_no_safetensors(name, folder))
     hashes = FileHashes(cache_path("file-hashes.json"))
     weights_hash = content_hash([[path.name, hashes.hash(path)] for path in weights] + [config])
-    tokenizer = [[file, hashes.hash(folder / file)] for file in _TOKENIZER_FILES if (folder / file).is_file()]
+    tokenizer = [[file, hashes.hash(folder / file)] for file in TOKENIZER_FILES if (folder / file).is_file()]
     if not tokenizer:
         raise ModelError(f"model '{name}': {folder} has no tokenizer files (tokenizer.json, vocab.txt ...).")
     return Checkpoint(name, revision, folder, config, weights_hash, content_hash(tokenizer))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptlab.backends.base import NUM_TOP, Backend, Scorer, Tying
+from promptlab.backends.checkpoints import Checkpoint
 from promptlab.backends.loading import load_model
 from promptlab.backends.placement import Batch, Placement, is_large_model, memory_errors
 from promptlab.encoding import Encoder
@@ -55,6 +56,11 @@ class MaskedBackend(Backend):
     def folder(self) -> Path:
         """Where the checkpoint lies on disk."""
         return self._placement.checkpoint.folder
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint itself: its files, configuration and hashes."""
+        return self._placement.checkpoint
 
     @property
     def device(self) -> str:
@@ -177,6 +183,30 @@ class MaskedBackend(Backend):
         model = self._model  # which finds the path of the head
         return self._placement.facts(model, self._head_path)
 
+    @property
+    def model(self) -> Any:
+        """The model of transformers on its device, for what trains it; loaded when first asked for."""
+        return self._model
+
+    def logits_at(
+        self, inputs: dict[str, torch.Tensor], rows: tuple[torch.Tensor, torch.Tensor], *, keep_states: bool = False
+    ) -> Float[torch.Tensor, "place vocabulary"]:
+        """Logits in float32 at places of a batch, through which gradients flow where torch keeps them.
+
+        Args:
+            inputs: what the model is given, on its device.
+            rows: the row and the position of each place.
+            keep_states: whether what the decoder is given is kept for `_take_states`.
+        """
+        model = self._model
+        if self._head_path == "all positions":
+            return _float(model(**inputs).logits[rows])
+        self._kept.rows, self._kept.wants_states = rows, keep_states
+        try:
+            return _float(model(**inputs).logits[0])
+        finally:
+            self._kept.rows, self._kept.wants_states = None, False
+
     @functools.cached_property
     def _model(self) -> Any:
         model = self._placement.admit(load_model(self._placement.checkpoint, self._placement.dtype))
@@ -262,15 +292,8 @@ class MaskedBackend(Backend):
         keep_states: bool = False,
     ) -> Float[torch.Tensor, "place vocabulary"]:
         """Logits at the given token indices of each prompt, in order of prompt, then of place."""
-        model = self._model
-        inputs, rows = self._placement.inputs(model, prompts), self._placement.rows(prompts, places)
-        if self._head_path == "all positions":
-            return _float(model(**inputs).logits[rows])
-        self._kept.rows, self._kept.wants_states = rows, keep_states
-        try:
-            return _float(model(**inputs).logits[0])
-        finally:
-            self._kept.rows, self._kept.wants_states = None, False
+        inputs, rows = self._placement.inputs(self._model, prompts), self._placement.rows(prompts, places)
+        return self.logits_at(inputs, rows, keep_states=keep_states)
 
 
 def _float(logits: Any) -> Float[torch.Tensor, "mask vocabulary"]:

@@ -1,26 +1,28 @@
 """Packed passes -> the rows of each training step."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from promptlab.errors import DataError
-from promptlab.pretraining.job import Job
-from promptlab.pretraining.packing import Rows, pack_pass
-from promptlab.pretraining.recipe import Stage
-from promptlab.pretraining.token_store import TokenStore
-from promptlab.seeding import derive_seed
+from promptlab.pretraining.packing import Rows
 
 
 class Batches:
-    """The rows of each step; a pass is packed when its first row is wanted."""
+    """The rows of each step; a pass is packed when its first row is wanted.
 
-    def __init__(self, job: Job, store: TokenStore, stage: Stage, stage_index: int, rows_a_step: int) -> None:
-        self.job = job
-        self.store = store
-        self.stage = stage
-        self.stage_index = stage_index
+    Args:
+        pack: Gives the rows of a pass by its number.
+        rows_a_step: Rows of a step.
+        remedy: What to change where a pass has fewer rows than a step takes.
+    """
+
+    def __init__(self, pack: Callable[[int], Rows], *, rows_a_step: int, remedy: str) -> None:
+        self.pack = pack
         self.rows_a_step = rows_a_step
+        self.remedy = remedy
         self.first_step = 0
         self.rows = self._pack(0)
         self.pass_index = 0
@@ -36,11 +38,10 @@ class Batches:
         return torch.from_numpy(rows.astype(np.int64))
 
     def _pack(self, pass_index: int) -> Rows:
-        seed = derive_seed(self.job.seed, "stage", self.stage_index)
-        rows = pack_pass(self.store, self.job.weights, length=self.stage.length, seed=seed, pass_index=pass_index)
+        rows = self.pack(pass_index)
         if len(rows) < self.rows_a_step:
             raise DataError(
-                f"A pass over the corpora has {len(rows)} rows of {self.stage.length} tokens, "
-                f"but a step of stage {self.stage.name} takes {self.rows_a_step}; lower batch_tokens."
+                f"A pass over the corpora has {len(rows)} rows of {rows.shape[1]} tokens, "
+                f"but a step takes {self.rows_a_step}; {self.remedy}."
             )
         return rows

@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,6 +35,9 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+
+Stand = TypeVar("Stand", bound=Progress)
 
 
 def save_checkpoint(
@@ -66,10 +69,15 @@ def save_checkpoint(
 
 def read_progress(path: Path) -> tuple[Progress, dict[str, Any]]:
     """Read where a run stands and what it is of."""
+    return read_standing(path, Progress)
+
+
+def read_standing(path: Path, kind: type[Stand]) -> tuple[Stand, dict[str, Any]]:
+    """Read where a run stands, of a kind that may say more than `Progress`, and what it is of."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-        return Progress(**json.loads(metadata["progress"])), json.loads(metadata["identity"])
+        return kind(**json.loads(metadata["progress"])), json.loads(metadata["identity"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} is not a checkpoint of promptlab pretrain: {error}.") from error
 

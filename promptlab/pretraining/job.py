@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from promptlab.errors import PromptlabError, UsageError
-from promptlab.pretraining.checkpoints import Progress, read_progress
+from promptlab.pretraining.checkpoints import Progress, Stand, read_standing
 from promptlab.pretraining.corpus import Corpus, digest_file
-from promptlab.pretraining.recipe import Recipe
 
 Report = Callable[[str], None]
 """Takes a line of progress."""
@@ -24,11 +23,21 @@ class PretrainingStopped(PromptlabError):
     exit_code = 130
 
 
+class Plan(Protocol):
+    """What a run does, apart from its corpora, seed and folder."""
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run of it this run and no other."""
+
+
+What = TypeVar("What", bound=Plan)
+
+
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[What]):
     """One pretraining run: what it reads, by which recipe, where it writes."""
 
-    recipe: Recipe
+    recipe: What
     corpora: tuple[Corpus, ...]
     output_path: Path
     seed: int
@@ -46,16 +55,18 @@ class Job:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What makes a run this run and no other; the length of a stage may change while it runs."""
-        recipe = self.recipe.model_dump(mode="json")
-        for stage in recipe["stages"]:
-            del stage["tokens"]
+        """What makes a run this run and no other."""
         corpora = [[corpus.name, corpus.weight, corpus.separator, digest_file(corpus.path)] for corpus in self.corpora]
-        return {"recipe": recipe, "corpora": corpora, "seed": self.seed}
+        return {**self.recipe.identity(), "corpora": corpora, "seed": self.seed}
 
 
-def find_start(job: Job, *, resume: bool) -> Progress | None:
+def find_start(job: Job[What], *, resume: bool) -> Progress | None:
     """Find where a run stands, and refuse to mix two runs."""
+    return find_standing(job, Progress, resume=resume)
+
+
+def find_standing(job: Job[What], kind: type[Stand], *, resume: bool) -> Stand | None:
+    """Find where a run stands, of a kind that may say more than `Progress`, and refuse to mix two runs."""
     path = job.checkpoint_path
     if not path.exists():
         if resume:
@@ -63,8 +74,8 @@ def find_start(job: Job, *, resume: bool) -> Progress | None:
         return None
     if not resume:
         raise UsageError(f"{job.output_path} holds a run already; add --resume to go on, or choose another folder.")
-    progress, identity = read_progress(path)
-    different = [key for key, value in job.identity.items() if identity.get(key) != value]
+    progress, identity = read_standing(path, kind)
+    different = [key for key in {**identity, **job.identity} if identity.get(key) != job.identity.get(key)]
     if different:
         raise UsageError(f"--resume: the run in {job.output_path} was begun with another {' and '.join(different)}.")
     return progress

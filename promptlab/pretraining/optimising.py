@@ -1,5 +1,6 @@
 """Which parameters move, how fast and when: AdamW groups and the course of the learning rate."""
 
+import math
 from typing import Any
 
 import torch
@@ -76,6 +77,41 @@ def rate_factor(stage: Stage, *, step: int, steps: int) -> float:
     left = 1.0 - step / steps
     fall = 1.0 if left >= stage.decay else stage.final_rate + (1.0 - stage.final_rate) * left / stage.decay
     return min(rise, fall)
+
+
+def build_plain_optimizer(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Make AdamW for a whole net: matrices decay, biases and norms do not; a group's `peak` is its rate at the top."""
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        ([parameter for parameter in moving if parameter.ndim > 1], weight_decay),
+        ([parameter for parameter in moving if parameter.ndim <= 1], 0.0),
+    ]
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": learning_rate, "peak": learning_rate, "weight_decay": decay}
+            for parameters, decay in groups
+            if parameters
+        ],
+        betas=_BETAS,
+        fused=True,
+    )
+
+
+def scheduled_factor(schedule: str, *, warm_up: float, step: int, steps: int) -> float:
+    """The share of the peak rate at a step: a linear rise over `warm_up` of the steps, then the schedule's course.
+
+    Args:
+        schedule: `linear` falls to zero in a straight line, `cosine` in half a wave, `constant` stays.
+        warm_up: Share of the steps.
+        step: The step, from 0.
+        steps: Steps of the run.
+    """
+    rise_steps = warm_up * steps
+    if step < rise_steps:
+        return min(1.0, (step + 1) / rise_steps)
+    done = (step - rise_steps) / max(1.0, steps - rise_steps)
+    courses = {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done)), "constant": 1.0}
+    return courses[schedule]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

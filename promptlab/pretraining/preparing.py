@@ -14,6 +14,7 @@ from promptlab.pretraining.job import Job, Report
 from promptlab.pretraining.masking import masking_weights
 from promptlab.pretraining.measuring import HeldOut, mask_held_out
 from promptlab.pretraining.packing import pack_held_out
+from promptlab.pretraining.recipe import Recipe
 from promptlab.pretraining.starting import start_from_vectors
 from promptlab.pretraining.token_store import TokenStore, open_store, training_documents
 from promptlab.pretraining.vectors import count_tokens, learn_vectors
@@ -33,7 +34,7 @@ class Material:
     held_out: HeldOut
 
 
-def prepare(job: Job, *, report: Report) -> Material:
+def prepare(job: Job[Recipe], *, report: Report) -> Material:
     """Make the vocabulary, the token store and the held-out rows, or find them where an earlier sitting left them."""
     folder = job.output_path / "training"
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def prepare(job: Job, *, report: Report) -> Material:
     return Material(tokenizer, store, frequencies, held_out)
 
 
-def start_model(model: ModernBertForMaskedLM, job: Job, material: Material, *, report: Report) -> None:
+def start_model(model: ModernBertForMaskedLM, job: Job[Recipe], material: Material, *, report: Report) -> None:
     """Learn word vectors and write them into a fresh net."""
     report("learning word vectors")
     vectors = learn_vectors(
@@ -78,7 +79,7 @@ def start_model(model: ModernBertForMaskedLM, job: Job, material: Material, *, r
     report(f"the net starts as a bag of words: held-out loss {loss:.3f} on content words")
 
 
-def _tokenizer(job: Job, path: Path, *, report: Report) -> Tokenizer:
+def _tokenizer(job: Job[Recipe], path: Path, *, report: Report) -> Tokenizer:
     if path.exists():
         return load_tokenizer(path)
     report("training the vocabulary")

@@ -4,7 +4,7 @@ The rule guarded here: an unknown key, a wrong type or an impossible value is na
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,20 +16,20 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     """Frozen, strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Vocabulary(_Part):
+class Vocabulary(Part):
     """The word pieces: how many, and which words are one piece each."""
 
     size: Annotated[int, Field(ge=64, le=65_535)]
     whole_words: tuple[str, ...] = ()
 
 
-class Shape(_Part):
+class Shape(Part):
     """The net: a ModernBERT with global attention in every layer."""
 
     width: Count
@@ -45,14 +45,14 @@ class Shape(_Part):
         return self
 
 
-class Vectors(_Part):
+class Vectors(Part):
     """Word vectors that start the net; window in pieces after thinning out the frequent ones."""
 
     window: Count = 12
     subsample: Positive = 1e-4
 
 
-class Masking(_Part):
+class Masking(Part):
     """What is hidden: the share of a row, and how much content words are preferred to function words."""
 
     rate: Annotated[float, Field(gt=0, le=0.9)]
@@ -62,7 +62,7 @@ class Masking(_Part):
     keep_share: Share = 0.0
 
 
-class Stage(_Part):
+class Stage(Part):
     """One stretch of training.
 
     Its rate rises over `warm_up` of its tokens, stays, and falls linearly to `final_rate` of its peak over the last
@@ -84,7 +84,7 @@ class Stage(_Part):
     masking: Masking
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """All of a run but its corpora, seed and output folder."""
 
     vocabulary: Vocabulary
@@ -97,6 +97,13 @@ class Recipe(_Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Positive = 1.0
     checkpoint_minutes: Positive = 5.0
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this run and no other; the length of a stage may change while it runs."""
+        recipe = self.model_dump(mode="json")
+        for stage in recipe["stages"]:
+            del stage["tokens"]
+        return {"recipe": recipe}
 
     @model_validator(mode="after")
     def _stages_fit(self) -> "Recipe":

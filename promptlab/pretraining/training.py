@@ -4,10 +4,8 @@ The rule guarded here: what happens at a step depends on the recipe, the corpora
 that was stopped and goes on from its checkpoint makes the same losses as one that was not.
 """
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import torch
@@ -17,30 +15,22 @@ from promptlab.pretraining.architecture import build_model, masked_states
 from promptlab.pretraining.batches import Batches
 from promptlab.pretraining.checkpoints import Progress, load_model, load_moments, save_checkpoint
 from promptlab.pretraining.clock import Clock
+from promptlab.pretraining.denormals import flushed_denormals
 from promptlab.pretraining.exporting import export_model
 from promptlab.pretraining.job import Job, PretrainingStopped, Report, find_start
 from promptlab.pretraining.losses import masked_cross_entropy
 from promptlab.pretraining.masking import MaskedRows, mask_rows, masking_weights
 from promptlab.pretraining.measuring import measure_loss
 from promptlab.pretraining.optimising import build_optimizer, hold_whole_text_heads, rate_factor, set_rate
+from promptlab.pretraining.packing import Rows, pack_pass
 from promptlab.pretraining.preparing import Material, prepare, start_model
-from promptlab.pretraining.recipe import Stage
+from promptlab.pretraining.recipe import Recipe, Stage
 from promptlab.pretraining.stopping import StopWish, listen_for_stop
 from promptlab.seeding import derive_seed
 
 
-@contextlib.contextmanager
-def _flushed_denormals() -> Iterator[None]:
-    """Denormal numbers count as zero for the length of a training, because processors are slow at them."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@_flushed_denormals()
-def pretrain(job: Job, *, resume: bool, report: Report) -> None:
+@flushed_denormals()
+def pretrain(job: Job[Recipe], *, resume: bool, report: Report) -> None:
     """Train by the recipe and leave a transformers folder.
 
     Args:
@@ -67,7 +57,7 @@ class _Trainer:
     """Steps through the stages; its state is the net, the optimizer and the progress."""
 
     def __init__(
-        self, job: Job, material: Material, model: ModernBertForMaskedLM, report: Report, wish: StopWish
+        self, job: Job[Recipe], material: Material, model: ModernBertForMaskedLM, report: Report, wish: StopWish
     ) -> None:
         self.job = job
         self.material = material
@@ -94,7 +84,7 @@ class _Trainer:
         rows_a_step = max(1, stage.batch_tokens // stage.length)
         steps = max(1, stage.tokens // (rows_a_step * stage.length))
         weights = masking_weights(self.material.frequencies, stage.masking)
-        batches = Batches(self.job, self.material.store, stage, progress.stage, rows_a_step)
+        batches = self._batches(stage, progress.stage, rows_a_step)
         clock = Clock(stage.name, steps, report=self.report)
         saved_at = time.monotonic()
         before = progress
@@ -113,6 +103,15 @@ class _Trainer:
             if self.wish.is_made:
                 raise PretrainingStopped(f"Stopped at step {step + 1:,} of stage {stage.name}; --resume goes on.")
         return progress
+
+    def _batches(self, stage: Stage, stage_index: int, rows_a_step: int) -> Batches:
+        seed = derive_seed(self.job.seed, "stage", stage_index)
+        store, weights = self.material.store, self.job.weights
+
+        def pack(pass_index: int) -> Rows:
+            return pack_pass(store, weights, length=stage.length, seed=seed, pass_index=pass_index)
+
+        return Batches(pack, rows_a_step=rows_a_step, remedy=f"lower batch_tokens of stage {stage.name}")
 
     def _step(self, masked: MaskedRows, optimizer: torch.optim.Optimizer, stage: Stage) -> float:
         device = self.job.device

@@ -133,12 +133,14 @@ def test_every_source_of_a_task_has_labelled_train_and_test(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_task_has_its_rows_or_two_places_for_them(name: str) -> None:
-    """A task ships its rows, or can be read from a local folder of its name before the hub."""
+    """A task ships its rows, or can be read from a local folder that its name says before the hub."""
     task = load_task(name)
     kinds = [next(kind for kind in ("bundled", "local", "hub") if getattr(source, kind)) for source in task.sources]
     assert kinds in (["bundled"], ["local", "hub"])
     folder = task.sources[0].bundled or task.sources[0].local
-    assert folder in ([f"data/{name}"] if kinds == ["bundled"] else [name, name.replace("_", "/", 1), name.partition("_")[0]])
+    assert folder in (
+        [f"data/{name}"] if kinds == ["bundled"] else [name, name.replace("_", "/", 1), name.partition("_")[0]]
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if load_task(name).sources[0].bundled])
