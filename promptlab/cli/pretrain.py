@@ -134,7 +134,10 @@ def _go_on(
     from promptlab.pretraining.options import parse_options
 
     line_names = tuple(options.pop("line_corpus", ()))
-    general = _corpora(options.pop("general", []), line_names)
+    try:
+        general = _corpora(options.pop("general", []), line_names)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--corpus", "--general")) from None
     job = Job(parse_options(options), _corpora(corpus, line_names), output_path, seed, device)
     continue_pretraining(job, general=general, resume=resume, report=lambda line: typer.echo(line))
 
