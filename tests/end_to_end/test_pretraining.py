@@ -50,7 +50,10 @@ def test_a_model_is_adapted_checked_run_and_compared(call: Call, run: Call, note
         (("--model", "mini", "--masking-rate", "2"), "--masking-rate 2.0: it must be less than or equal to 0.9"),
         (("--model", "mini", "--row-length", "513"), "reads at most 512 tokens"),
         (("--model", "mini", "--device", "abacus"), "--device abacus: unknown"),
-        (("--model", "mini", "--general", "nowhere.txt"), "--general nowhere.txt: there is no file or folder nowhere.txt"),
+        (
+            ("--model", "mini", "--general", "nowhere.txt"),
+            "--general nowhere.txt: there is no file or folder nowhere.txt",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_sentence(call: Call, notes: Path, flags: tuple[str, ...], part: str) -> None:
