@@ -77,3 +77,8 @@ CALIBRATIONS: Registry[Any] = Registry("calibration", home="promptlab.calibratio
 
 BACKENDS.register("mlm", "promptlab.backends.mlm:MaskedBackend")
 BACKENDS.register("replaced_token", "promptlab.backends.replaced_token:ReplacedTokenBackend")
+
+METHODS: Registry[Any] = Registry("method")
+
+for _name, _class in {"bitfit": "BitFit", "prompt_fine_tune": "PromptFineTune"}.items():
+    METHODS.register(_name, f"promptlab.methods.{_name}:{_class}")

@@ -102,7 +102,7 @@ class MaskedBackend(Backend):
                 "states at masks, so --store-states cannot keep them."
             )
         with memory_errors(), torch.inference_mode():
-            logits = self._mask_logits(prompts, keep_states=keep_states)
+            logits = self.mask_logits(prompts, keep_states=keep_states)
             scores = _to_scores(prompts, logits, token_ids)
             return replace(scores, states=self._take_states()) if keep_states else scores
 
@@ -188,6 +188,13 @@ class MaskedBackend(Backend):
         """The model of transformers on its device, for what trains it; loaded when first asked for."""
         return self._model
 
+    def mask_logits(
+        self, prompts: Sequence[EncodedPrompt], *, keep_states: bool = False
+    ) -> Float[torch.Tensor, "mask vocabulary"]:
+        """Logits in float32 at the masks of a batch, in order of prompt, then of mask; see `logits_at`."""
+        places = [prompt.mask_positions for prompt in prompts]
+        return self._logits(prompts, places, keep_states=keep_states)
+
     def logits_at(
         self, inputs: dict[str, torch.Tensor], rows: tuple[torch.Tensor, torch.Tensor], *, keep_states: bool = False
     ) -> Float[torch.Tensor, "place vocabulary"]:
@@ -209,7 +216,10 @@ class MaskedBackend(Backend):
 
     @functools.cached_property
     def _model(self) -> Any:
-        model = self._placement.admit(load_model(self._placement.checkpoint, self._placement.dtype))
+        import torch
+
+        with torch.inference_mode(False):  # whoever asks first may be in it, and such weights could never be tuned
+            model = self._placement.admit(load_model(self._placement.checkpoint, self._placement.dtype))
         self._kept = threading.local()
         handle = model.base_model.register_forward_hook(self._keep_mask_states)
         self._head_path = "masks only" if self._probe(model) else "all positions"
@@ -277,12 +287,6 @@ class MaskedBackend(Backend):
         states: Float32[np.ndarray, "mask dim"] = self._kept.states.float().cpu().numpy()
         self._kept.states = None
         return states
-
-    def _mask_logits(
-        self, prompts: Sequence[EncodedPrompt], *, keep_states: bool = False
-    ) -> Float[torch.Tensor, "mask vocabulary"]:
-        places = [prompt.mask_positions for prompt in prompts]
-        return self._logits(prompts, places, keep_states=keep_states)
 
     def _logits(
         self,

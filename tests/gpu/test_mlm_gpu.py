@@ -64,14 +64,14 @@ def test_memory_that_runs_out_is_a_memory_error(tiny: dict[str, Path], monkeypat
 
     backend = MaskedBackend(str(tiny["bert"]), device="cuda")
     encoded = [one for one in backend.encoder(None).encode(list(PROMPTS)) if isinstance(one, EncodedPrompt)]
-    logits = backend._mask_logits
+    logits = backend.mask_logits
 
     def too_much(prompts: Any, **options: Any) -> Any:
         if len(prompts) > 1:
             torch.empty(2**50, device="cuda")
         return logits(prompts, **options)
 
-    monkeypatch.setattr(backend, "_mask_logits", too_much)
+    monkeypatch.setattr(backend, "mask_logits", too_much)
     with pytest.raises(MemoryError, match="out of memory"):
         backend.score(encoded, np.array([5]))
     assert 1 == len(backend.score(encoded[:1], np.array([5])).log_probs)

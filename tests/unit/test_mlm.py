@@ -559,7 +559,7 @@ def test_memory_that_runs_out_is_a_memory_error(
     def fail(self: MaskedBackend, *arguments: Any, **options: Any) -> None:
         raise RuntimeError(error)
 
-    monkeypatch.setattr(MaskedBackend, "_mask_logits", fail)
+    monkeypatch.setattr(MaskedBackend, "mask_logits", fail)
     with pytest.raises(MemoryError, match=error[:12]):
         backends["bert"].score(encoded, np.array([5]))
     with monkeypatch.context() as patch, pytest.raises(MemoryError, match=error[:12]):
