@@ -178,9 +178,11 @@ class Encoder:
             for token, (start, end) in zip(ids, spans, strict=True):
                 owner = piece.owner_of(start, end)
                 role = _role(prompt.segments, owner)
-                if token == self._placeholder_id:
-                    token, role = self._mask_id, Role.MASK
-                safe = self._spelled_out(piece.text[start:end]) if self._is_faked(token, role) else [int(token)]
+                is_slot = token == self._placeholder_id
+                if is_slot:
+                    token, role = self._mask_id, Role.SOFT if role == Role.SOFT else Role.MASK
+                is_faked = not is_slot and token in self._special_ids
+                safe = self._spelled_out(piece.text[start:end]) if is_faked else [int(token)]
                 part.ids += safe
                 part.roles += [int(role)] * len(safe)
                 part.owners += [owner if owner is not None else piece.owners[0]] * len(safe)
@@ -188,12 +190,11 @@ class Encoder:
             before += len(piece.text)
         return part
 
-    def _is_faked(self, token: int, role: Role) -> bool:
-        """Whether text of a row turned into a special token (a vocabulary that holds '<mask>' as a word can do it)."""
-        return role is not Role.MASK and token in self._special_ids
-
     def _spelled_out(self, text: str) -> list[int]:
-        """Ids of a text that must not be one token: its first character apart from the rest."""
+        """Ids of a text that must not be one token: its first character apart from the rest.
+
+        Text of a row can turn into a special token where a vocabulary holds '<mask>' as a word.
+        """
         ids = [*self.tokens(text[:1]), *self.tokens(text[1:])]
         faked = [token for token in ids if token in self._special_ids]
         if faked:
@@ -312,8 +313,9 @@ def _checked_parts(prompt: Prompt) -> list[list[Segment]]:
     if len(parts) > 2:
         raise DataError(f"a prompt has {len(parts)} parts: {{{{ sep }}}} may stand once in a template.")
     for part in parts:
-        text = "".join(PLACEHOLDER if segment.kind == "mask" else segment.text for segment in part)
-        if text.count(PLACEHOLDER) != sum(segment.kind == "mask" for segment in part):
+        slots = [1 if segment.kind == "mask" else segment.num_soft for segment in part]
+        texts = zip(part, slots, strict=True)
+        if "".join(PLACEHOLDER * slot or segment.text for segment, slot in texts).count(PLACEHOLDER) != sum(slots):
             raise DataError(f"a text contains {PLACEHOLDER!r}, which promptlab reserves for masks.")
     return parts
 

@@ -60,7 +60,7 @@ def cut_pieces(parts: Sequence[Sequence[Segment]], pieces: Pieces, *, mask: str,
 
 
 def _whole(segments: Sequence[tuple[int, Segment]], mask: str) -> Piece:
-    texts = [mask if segment.kind == "mask" else segment.text for _, segment in segments]
+    texts = [_text(segment, mask) for _, segment in segments]
     owners = [number for (number, _), text in zip(segments, texts, strict=True) for _ in text]
     return Piece("".join(texts), owners)
 
@@ -73,7 +73,7 @@ def _as_lm_bff(segments: Sequence[tuple[int, Segment]], mask: str) -> Iterator[P
     blanks = ""
     for number, segment in segments:
         is_own = segment.kind in ("literal", "soft")
-        text = mask if segment.kind == "mask" else blanks + segment.text
+        text = mask if segment.kind == "mask" else blanks + _text(segment, mask)
         kept = text.rstrip(" ") if is_own else text
         blanks = text[len(kept) :]
         if kept:
@@ -83,12 +83,17 @@ def _as_lm_bff(segments: Sequence[tuple[int, Segment]], mask: str) -> Iterator[P
 def _as_pet(segments: Sequence[tuple[int, Segment]], mask: str, blank: str) -> Iterator[Piece]:
     """Each segment apart: literals without the blanks around them, all but the mask with the tokenizer's blank."""
     for number, segment in segments:
-        if segment.kind == "mask":
-            yield _piece(mask, number)
+        if segment.kind == "mask" or segment.num_soft:
+            yield _piece(_text(segment, mask), number)
             continue
         text = segment.text if segment.kind == "field" else segment.text.strip(" ")
         if text:
             yield _piece(text if text[0].isspace() else blank + text, number)
+
+
+def _text(segment: Segment, mask: str) -> str:
+    """What is tokenised: the text that stands for a mask stands for a trainable token without words too."""
+    return mask if segment.kind == "mask" else segment.text or mask * segment.num_soft
 
 
 def _piece(text: str, number: int, *, is_looked_up: bool = False) -> Piece:

@@ -80,5 +80,5 @@ BACKENDS.register("replaced_token", "promptlab.backends.replaced_token:ReplacedT
 
 METHODS: Registry[Any] = Registry("method")
 
-for _name, _class in {"bitfit": "BitFit", "prompt_fine_tune": "PromptFineTune"}.items():
+for _name, _class in {"bitfit": "BitFit", "prompt_fine_tune": "PromptFineTune", "soft_prompt": "SoftPrompt"}.items():
     METHODS.register(_name, f"promptlab.methods.{_name}:{_class}")

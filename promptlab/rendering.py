@@ -23,6 +23,7 @@ from promptlab.specs.template import Template
 from promptlab.types import Example, Keep, Prompt, Segment
 
 RESERVED = ("mask", "sep", "soft", "options")
+MAX_SOFT = 256  # trainable tokens that one `{{ soft(n) }}` may stand for
 _FINAL_PUNCTUATION = ".,;:!?…。，；：！？"
 _OUTERMOST = ("shorten", "fixed")
 
@@ -58,9 +59,10 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class _Soft:
-    """`{{ soft("It was") }}`: trainable tokens that start from words."""
+    """`{{ soft("It was") }}`: trainable tokens that start from words; `{{ soft(5) }}`: so many that start from none."""
 
     words: str
+    number: int = 0
 
     def __str__(self) -> str:
         raise JinjaError("{{ soft(...) }} must stand alone, not inside an expression or a filter")
@@ -108,7 +110,12 @@ def check_fields(compiled: CompiledTemplate, allowed: Sequence[str], *, of: str)
 
 
 def render(
-    compiled: CompiledTemplate, example: Example, *, options: Sequence[str] | None = None, seed: int = 0
+    compiled: CompiledTemplate,
+    example: Example,
+    *,
+    options: Sequence[str] | None = None,
+    seed: int = 0,
+    is_fitted: bool = False,
 ) -> Prompt:
     """The prompt of an example.
 
@@ -117,13 +124,15 @@ def render(
         example: its fields are what the template may read; its label is never looked at.
         options: the label words, in label order, for templates that name `{{ options }}`.
         seed: the user's seed, for the filter `choice`.
+        is_fitted: whether trainable tokens that start from no words are fitted, and so may be there.
 
     Raises:
         TemplateError: no mask was rendered, or a value could not be rendered.
     """
     shown = f"{compiled.shown}, row {example.id}:"
     values: dict[str, Any] = {name: _plain(example.fields[name]) for name in compiled.fields if name in example.fields}
-    values |= {"mask": _Slot("mask"), "sep": _Slot("sep"), "soft": _soft, "choices__": [0]}
+    values |= {"mask": _Slot("mask"), "sep": _Slot("sep"), "choices__": [0]}
+    values["soft"] = _fitted_soft if is_fitted else _soft
     values["choice_seed__"] = derive_seed(seed, "choice", compiled.template.hash, example.id)
     if options is not None:
         values["options"] = list(options)
@@ -269,7 +278,7 @@ def _segment(context: Any, value: Any, is_field: bool) -> Segment:
     if isinstance(value, _Slot):
         return Segment(value.kind)
     if isinstance(value, _Soft):
-        return Segment("soft", value.words)
+        return Segment("soft", value.words, num_soft=value.number)
     if not isinstance(value, str | int | float | None):
         raise JinjaError(f"a {type(value).__name__} was printed: join it, such as {{{{ options | join(', ') }}}}")
     text = sandbox.bounded_value(str(value))
@@ -283,8 +292,17 @@ def _segment(context: Any, value: Any, is_field: bool) -> Segment:
 def _soft(start: Any) -> _Soft:
     if isinstance(start, int):
         raise JinjaError(
-            f"soft({start}) starts from random vectors and needs a fit: write soft('some words') to score it unfitted"
+            f"soft({start}) starts from random vectors and needs a fit: ask for --methods soft_prompt, or write "
+            "soft('some words') to score it unfitted"
         )
+    return _fitted_soft(start)
+
+
+def _fitted_soft(start: Any) -> _Soft:
+    if isinstance(start, int):
+        if isinstance(start, bool) or not 1 <= start <= MAX_SOFT:
+            raise JinjaError(f"soft({start}): write a number of tokens from 1 to {MAX_SOFT}, or words")
+        return _Soft("", start)
     if not str(start).strip():
         raise JinjaError("soft('') has no words")
     return _Soft(str(start))

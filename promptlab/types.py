@@ -45,13 +45,17 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a prompt. `order` says which shortenable segments are cut first (lowest first)."""
+    """A piece of a prompt. `order` says which shortenable segments are cut first (lowest first).
+
+    `num_soft` is the number of trainable tokens that start from no words.
+    """
 
     kind: SegmentKind
     text: str = ""
     is_shortenable: bool = False
     keep: Keep = "head"
     order: int = 0
+    num_soft: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,11 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The prompt as a reader sees it: `[MASK]` for masks and ` | ` for sentence boundaries."""
+        """The prompt as a reader sees it: `[MASK]` for masks, ` | ` for sentence boundaries, `[SOFT]` for soft tokens."""
         shown = {"mask": "[MASK]", "sep": " | "}
-        return "".join(shown.get(segment.kind, segment.text) for segment in self.segments)
+        return "".join(
+            shown.get(segment.kind, segment.text or "[SOFT]" * segment.num_soft) for segment in self.segments
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
