@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptlab.block_scores import KEY_BYTES, BlockScores, FillPart, Part, join_parts
-from promptlab.files import SCHEMA_VERSION, read_table, write_json, write_table
+from promptlab.files import SCHEMA_VERSION, read_json, read_table, write_json, write_table
 from promptlab.types import Fill, FillScores, MaskScores, WordTokens
 
 if TYPE_CHECKING:
@@ -77,6 +77,18 @@ class BlockStore:
         path = self.folder / "block.json"
         if not path.exists():
             write_json(path, {"schema_version": SCHEMA_VERSION, **value})
+
+    def write_fit(self, value: Mapping[str, Any]) -> None:
+        """Store what was fitted for this block."""
+        write_json(self.folder / "fit.json", {"schema_version": SCHEMA_VERSION, **value})
+
+    def read_fit(self) -> dict[str, Any]:
+        """What `write_fit` stored, without its log step by step; empty where nothing was fitted."""
+        path = self.folder / "fit.json"
+        if not path.is_file():
+            return {}
+        stored: dict[str, Any] = read_json(path)
+        return {key: value for key, value in stored.items() if key not in ("schema_version", "log")}
 
     def append(self, parts: Sequence[MaskScores]) -> None:
         """Add the scores of some batches as one part."""

@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from promptlab.errors import LabelWordError
 from promptlab.filling import Rule, normalized, reserve_of, rule_of, word_sums
 from promptlab.metrics import UNSCORED, Outcome, measure
 from promptlab.results import MetricValue, Result
-from promptlab.specs.run import Scoring
+from promptlab.specs.run import ZERO_SHOT, Scoring
 from promptlab.specs.task import Task
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.types import WordTokens
@@ -28,6 +28,8 @@ from promptlab.verbalizing import check_collisions, label_probabilities, log_mas
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64
+
+Answers = Literal["mask", "label"]
 
 NEAR_TIE = 1e-4
 METRICS = ("accuracy", "macro_f1", "nll")
@@ -37,7 +39,9 @@ METRICS = ("accuracy", "macro_f1", "nll")
 class Cell:
     """A block, or several for an ensemble, under one decision rule, with everything that names it.
 
-    `members` are the cells that an ensemble averages; `samples` names the file that its decisions go to.
+    `members` are the cells that an ensemble averages; `samples` names the file that its decisions go to. `answers` says
+    whether the block has scores of words at masks or of labels; `method`, `num_shots` and `draw` what was fitted to
+    which labelled examples.
     """
 
     cell_id: str
@@ -52,6 +56,10 @@ class Cell:
     samples: str
     members: tuple[str, ...] = ()
     scoring: Scoring = "mask"
+    answers: Answers = "mask"
+    method: str = ZERO_SHOT
+    num_shots: int | None = None
+    draw: int | None = None
 
     @property
     def rule(self) -> Rule:
@@ -73,13 +81,14 @@ class Evidence:
 
     `segments` holds `rows` and what was scored for calibrations, and each of them once more where prompts had to leave
     room for longer words (see `segment_name`); `faults` says why something else was not scored; `shown` names the
-    template in messages.
+    template in messages; `fit` says what was fitted, and is empty where nothing was.
     """
 
     scores: BlockScores
     segments: Mapping[str, Segment]
     faults: Mapping[str, str] = field(default_factory=dict)
     shown: str = "the template"
+    fit: Mapping[str, Any] = field(default_factory=dict)
 
     def word_sums(self, name: str, words: Sequence[WordTokens], rule: Rule) -> Float64[np.ndarray, "row word"]:
         """Log-probabilities summed over the tokens of each word in a segment; NaN in rows that could not be scored."""
@@ -109,7 +118,7 @@ def load_evidence(store: BlockStore, names: Mapping[str, str], *, faults: Mappin
     for name, stored in names.items():
         found = store.read_rows(stored)
         segments[name] = Segment(found.rows, found.words)
-    return Evidence(store.read(), segments, faults, shown)
+    return Evidence(store.read(), segments, faults, shown, store.read_fit())
 
 
 def decide_block(
@@ -125,6 +134,32 @@ def decide_block(
     """
     for _, group in itertools.groupby(cells, key=lambda cell: cell.verbalizer.hash):
         yield from _decide_verbalizer(list(group), evidence, seed, metrics)
+
+
+def score_segment(
+    cells: Sequence[Cell], evidence: Evidence, name: str
+) -> Iterator[tuple[Cell, Float64[np.ndarray, "row label"]]]:
+    """Log p(y | x) of the prompts of another segment under each cell that can be decided there.
+
+    Uniform where a prompt could not be scored. A calibration that looks at the scored rows has no say about others.
+    """
+    for _, group in itertools.groupby(cells, key=lambda cell: cell.verbalizer.hash):
+        of_verbalizer = list(group)
+        first = of_verbalizer[0]
+        if name not in evidence.segments or word_fault(
+            evidence.segments[name].words, first.verbalizer, first.rule, evidence.shown
+        ):
+            continue
+        tokens = require_words(evidence.segments[name].words, first.verbalizer, where=first.verbalizer.path)
+        asked = _Words(evidence, first.verbalizer, first.rule, tokens)
+        words = asked.scores(asked.sums(name))
+        pool = functools.partial(pool_labels, verbalizer=first.verbalizer, labels=first.task.labels)
+        for cell in of_verbalizer:
+            calibration = find_calibration(cell.calibration)
+            found = _prior_words(calibration, asked, words) if calibration.prompts != ROWS else "looks at other rows"
+            if not isinstance(found, str):
+                log_probabilities = calibrate(calibration, words, found, pool)
+                yield cell, np.where(np.isnan(log_probabilities), -np.log(len(first.task.labels)), log_probabilities)
 
 
 def segment_name(name: str, reserve: int) -> str:
@@ -211,6 +246,9 @@ def named(cell: Cell, num_rows: int) -> Result:
         num_rows=num_rows,
         members=cell.members,
         samples=cell.samples,
+        method=cell.method,
+        num_shots=cell.num_shots,
+        draw=cell.draw,
     )
 
 
@@ -257,7 +295,9 @@ def _decide_verbalizer(
     asked = _Words(evidence, verbalizer, cells[0].rule, found_words)
     rows = evidence.segments[segment_name(ROWS, asked.reserve)].rows
     sums = asked.sums(ROWS)
-    words, mass = asked.scores(sums), log_mass(sums, list(found_words.values()), asked.rule)
+    words = asked.scores(sums)
+    has_mass = cells[0].answers == "mask"
+    mass = log_mass(sums, list(found_words.values()), asked.rule) if has_mass else np.full(len(sums), np.nan)
     pool = functools.partial(pool_labels, verbalizer=verbalizer, labels=labels)
     content_free = _prior_words(find_calibration("contextual"), asked, words)
     prior = {} if isinstance(content_free, str) else _prior(labels, pool(content_free))
@@ -270,7 +310,13 @@ def _decide_verbalizer(
         log_probabilities = calibrate(calibration, words, found, pool)
         decision = conclude(cell, rows, log_probabilities, mass, seed=seed, metrics=metrics)
         numbers = asked.num_tokens()
-        result = replace(decision.result, prior=prior, num_calibration_prompts=len(found), num_tokens=numbers)
+        result = replace(
+            decision.result,
+            prior=prior,
+            num_calibration_prompts=len(found),
+            num_tokens=numbers,
+            fit=evidence.fit,
+        )
         yield replace(decision, result=result)
 
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from promptlab.blocks import PromptRows
+from promptlab.choosing import Choosing, Chosen
 from promptlab.combining import Agreements, Ensemble
-from promptlab.deciding import Cell, Decision, decide_block, load_evidence
+from promptlab.deciding import Cell, Decision, Evidence, decide_block, load_evidence
 from promptlab.errors import UsageError
 from promptlab.metrics import check_metric
 from promptlab.results import Agreement, Result
+from promptlab.specs.run import ZERO_SHOT
 from promptlab.specs.task import Task
 from promptlab.store import RunStore
 
@@ -38,6 +40,11 @@ class StoredBlock:
     shown: str
     is_baseline: bool
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether its scores come from a method that had labelled examples."""
+        return self.cells[0].method != ZERO_SHOT
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluated:
@@ -45,6 +52,7 @@ class Evaluated:
 
     results: tuple[Result, ...]
     agreements: tuple[Agreement, ...]
+    few_shot: tuple[Result, ...] = ()
 
 
 def evaluate(
@@ -54,6 +62,7 @@ def evaluate(
     *,
     seed: int,
     metrics: Sequence[str] = (),
+    choosing: Mapping[str, Choosing] | None = None,
 ) -> Evaluated:
     """Decide every cell of one model and write its samples.
 
@@ -63,23 +72,28 @@ def evaluate(
         ensembles: cells whose members are cells of these blocks.
         seed: the user's seed, for intervals.
         metrics: names of metrics beside those of the tasks; each goes to the tasks that it fits.
+        choosing: for each task, what chooses a cell by the shots, where there are some.
     """
-    results: list[Result] = []
+    results, few_shot = list[Result](), list[Result]()
     whole = [Ensemble(cell) for cell in ensembles]
     agreements = {block.cells[0].task.name: Agreements() for block in blocks}
     for block in blocks:
-        evidence = load_evidence(store.block(block.block_id), block.names, faults=block.faults, shown=block.shown)
-        task = block.cells[0].task
+        evidence, task = _evidence(store, block), block.cells[0].task
+        if choosing and not block.is_fitted and not block.is_baseline:
+            choosing[task.name].add(block.cells, evidence)
         decisions = decide_block(block.cells, evidence, seed=seed, metrics=metrics_for(task, metrics))
-        takers: list[Ensemble | Agreements] = [*whole]
-        takers += [] if block.is_baseline else [agreements[task.name]]
-        _write(store, block.cells[0].samples, task, _told(decisions, results, takers))
+        takers: list[Ensemble | Agreements] = [] if block.is_fitted else [*whole]
+        takers += [] if block.is_baseline or block.is_fitted else [agreements[task.name]]
+        told = _told(decisions, few_shot if block.is_fitted else results, takers)
+        _write(store, block.cells[0].samples, task, told)
     for ensemble in whole:
         decision = ensemble.finish(seed=seed, metrics=metrics_for(ensemble.cell.task, metrics))
         if decision is not None:
             _write(store, ensemble.cell.samples, ensemble.cell.task, _told([decision], results, []))
+    for one in (choosing or {}).values():
+        _write_chosen(store, blocks, one.choose(), few_shot, seed=seed, metrics=metrics)
     found = tuple(one for of_task in agreements.values() for one in of_task.finish())
-    return Evaluated(tuple(results), found)
+    return Evaluated(tuple(results), found, tuple(few_shot))
 
 
 def metrics_for(task: Task, names: Sequence[str]) -> list[str]:
@@ -92,6 +106,37 @@ def metrics_for(task: Task, names: Sequence[str]) -> list[str]:
             continue
         fitting.append(name)
     return fitting
+
+
+def _evidence(store: RunStore, block: StoredBlock) -> Evidence:
+    return load_evidence(store.block(block.block_id), block.names, faults=block.faults, shown=block.shown)
+
+
+def _write_chosen(
+    store: RunStore,
+    blocks: Sequence[StoredBlock],
+    chosen: Sequence[Chosen],
+    results: list[Result],
+    *,
+    seed: int,
+    metrics: Sequence[str],
+) -> None:
+    """Decide the cells that were chosen once more, under the names of the choices; a block is read once."""
+    of_cell: dict[str, list[Chosen]] = {}
+    for one in chosen:
+        of_cell.setdefault(one.taken, []).append(one)
+    found = list[Result]()
+    for block in blocks:
+        cells = [cell for cell in block.cells if cell.cell_id in of_cell]
+        if not cells:
+            continue
+        task = cells[0].task
+        for decision in decide_block(cells, _evidence(store, block), seed=seed, metrics=metrics_for(task, metrics)):
+            for one in of_cell[decision.cell.cell_id]:
+                renamed = one.renamed(decision)
+                _write(store, renamed.cell.samples, task, _told([renamed], found, []))
+    order = {one.cell.cell_id: place for place, one in enumerate(chosen)}
+    results += sorted(found, key=lambda result: order[result.cell])
 
 
 def _told(

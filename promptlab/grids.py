@@ -16,11 +16,13 @@ from promptlab.ad_hoc import ad_hoc_task
 from promptlab.calibration import find_calibration
 from promptlab.calibration_prompts import ALWAYS, FROM_TRAIN, NAMES, TrainRows, draw_train_rows
 from promptlab.errors import DataError, FileFault, LabelWordError, TemplateError, UsageError, did_you_mean
+from promptlab.fit_grids import FitGrid, draw_all, make_fit_grid
 from promptlab.library import LibraryFile, list_files, shown_path
 from promptlab.metrics import check_metric
 from promptlab.registry import CALIBRATIONS
 from promptlab.rendering import CompiledTemplate, check_fields, compile_template
 from promptlab.rows import Limit, RowSet, load_rows
+from promptlab.shots import Pool, Shots
 from promptlab.specs.run import RunSpec
 from promptlab.specs.task import Task, load_tasks
 from promptlab.specs.template import Template, load_templates
@@ -46,18 +48,27 @@ class Grid:
     calibrations: tuple[str, ...]
     groups: tuple[str, ...] = ALWAYS
     ensembles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fits: FitGrid = field(default_factory=FitGrid)
+
+    @property
+    def has_zero_shot(self) -> bool:
+        """Whether anything is scored by a model as it is."""
+        return self.fits.has_zero_shot
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedRows:
     """The rows of every task that has them, and for every other task why they could not be read.
 
-    `train` holds the train rows that calibrations look at, where the run asks for any.
+    `train` holds the train rows that calibrations look at, where the run asks for any; `shots` the labelled examples of
+    each task, smallest number first, then by draw, and `pools` what they were drawn from.
     """
 
     rows: dict[str, RowSet]
     failures: dict[str, str]
     train: dict[str, TrainRows] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    shots: dict[str, tuple[Shots, ...]] = field(default_factory=dict)
 
 
 def make_grid(spec: RunSpec) -> Grid:
@@ -84,6 +95,7 @@ def make_grid(spec: RunSpec) -> Grid:
         calibrations=calibrations,
         groups=_groups([*calibrations, *prepared]),
         ensembles=spec.ensembles,
+        fits=make_fit_grid(spec),
     )
     try:
         _explain(grid)
@@ -121,9 +133,13 @@ def load_all_rows(spec: RunSpec, grid: Grid) -> LoadedRows:
         raise UsageError(f"--data {spec.data}: there is no such folder.")
     limit = None if spec.limit is None else Limit.parse(spec.limit)
     rows, failures = dict[str, RowSet](), dict[str, str]()
+    pools, shots = dict[str, Pool](), dict[str, tuple[Shots, ...]]()
     for task in grid.tasks:
         try:
-            rows[task.name] = load_rows(task, spec.split, data=spec.data, limit=limit, seed=spec.seed)
+            found = load_rows(task, spec.split, data=spec.data, limit=limit, seed=spec.seed)
+            if spec.shots:
+                pools[task.name], shots[task.name] = draw_all(spec, task, found)
+            rows[task.name] = found
         except DataError as error:
             reason = str(error)
             is_named = f"'{task.name}'" in reason or spec.rows is not None
@@ -131,7 +147,8 @@ def load_all_rows(spec: RunSpec, grid: Grid) -> LoadedRows:
     if not rows:
         raise DataError("\n".join(dict.fromkeys(failures.values())))
     wanted = [task for task in grid.tasks if task.name in rows and set(grid.groups) & set(FROM_TRAIN)]
-    return LoadedRows(rows, failures, {task.name: _train_rows(spec, task, rows[task.name]) for task in wanted})
+    train = {task.name: _train_rows(spec, task, rows[task.name]) for task in wanted}
+    return LoadedRows(rows, failures, train, pools, shots)
 
 
 def applies(template: CompiledTemplate, task: Task) -> bool:

@@ -5,10 +5,11 @@ The same command again finds everything stored and does no forward pass; a kille
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,15 +20,19 @@ from promptlab.baselines import find_baselines
 from promptlab.batching import BatchSize
 from promptlab.blocks import BlockStore
 from promptlab.calibration import ROWS, find_calibration
+from promptlab.choosing import Choosing, Draw
 from promptlab.claiming import claim, refuse_another
 from promptlab.deciding import Cell, word_fault
 from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, UsageError
 from promptlab.evaluation import StoredBlock, evaluate
+from promptlab.fit_planning import plan_fits
+from promptlab.fitting import fit_block
 from promptlab.grids import Grid, LoadedRows, load_all_rows, make_grid
 from promptlab.hashing import content_hash
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
 from promptlab.preparing import (
+    EncodedBlock,
     Prepared,
     count_missing,
     encode_block,
@@ -120,8 +125,10 @@ def plan_run(spec: RunSpec) -> RunPlan:
         if other != name:
             raise UsageError(f"--model {name}: has the same weights and tokenizer as '{other}': name one of them.")
         encoder = backend.encoder(spec.max_length)
-        blocks = plan_blocks(grid, loaded, backend.scorer, max_length=encoder.max_length, seed=spec.seed)
+        length = encoder.max_length
+        blocks = plan_blocks(grid, loaded, backend.scorer, max_length=length, seed=spec.seed)
         asked = [cell for block in blocks if not block.is_baseline for cell in block.cells]
+        blocks += plan_fits(grid, loaded, backend, max_length=length, seed=spec.seed)
         models.append(PlannedModel(backend, encoder, tuple(blocks), tuple(plan_ensembles(grid.ensembles, asked))))
     cells = [cell.cell_id for model in models for cell in model.cells]
     return RunPlan(spec.name or _default_name(spec, cells), grid, loaded, tuple(models), spec.seed)
@@ -152,7 +159,7 @@ def execute(
     for reason in plan.loaded.failures.values():
         progress.say(f"left out: {reason}")
     done, facts, stored_blocks = Cost(), list[dict[str, Any]](), list[StoredBlock]()
-    results, agreements = list[Result](), list[Agreement]()
+    results, agreements, few_shot = list[Result](), list[Agreement](), list[Result]()
     for model in plan.models:
         prepared = _prepare_model(spec, plan.grid, model, store)
         claim(store.folder, spec)
@@ -161,9 +168,11 @@ def execute(
         facts.append(find_model_facts(model.backend, store, has_scored=has_scored, preflight=looked))
         model.backend.release()
         blocks = [_stored(block) for block in prepared]
-        found = evaluate(store, blocks, model.ensembles, seed=spec.seed, metrics=spec.metrics)
+        choosing = _choosing(spec, plan)
+        found = evaluate(store, blocks, model.ensembles, seed=spec.seed, metrics=spec.metrics, choosing=choosing)
         results += found.results
         agreements += found.agreements
+        few_shot += found.few_shot
         stored_blocks += blocks
     done.seconds["total"] = time.perf_counter() - started
     ensembles = [cell for model in plan.models for cell in model.ensembles]
@@ -177,9 +186,10 @@ def execute(
         baselines=tuple(find_baselines(plan.grid.tasks, plan.loaded.rows, data=spec.data)),
         timings=make_timings(done, store.last_timings()),
         agreements=tuple(agreements),
+        few_shot=tuple(few_shot),
     )
     write_results(stored)
-    store.drop_old_samples(result.samples for result in results)
+    store.drop_old_samples(result.samples for result in [*results, *few_shot])
     store.event("finished", forwards=done.tally.num_forwards)
     return stored
 
@@ -330,11 +340,33 @@ def _score_block(
         progress.advance(num_prompts)
 
     block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
-    if block.num_missing:
-        _fill_from_states(model, prepared, block_store)
-    stored, tally, backend = block_store.read(), Tally(), model.backend
+    if block.num_missing and prepared.planned.fit is not None:
+        look_first()
+        with _fit(spec, model, prepared.planned, block_store, progress, done) as fitted:
+            _score_encoded(spec, fitted, model.encoder, block, store, done, advance, look_first)
+    else:
+        if block.num_missing:
+            _fill_from_states(model, prepared, block_store)
+        _score_encoded(spec, model.backend, model.encoder, block, store, done, advance, look_first)
+    progress.advance(left)  # repeats, rows that do not fit and fills that no prompt took were expected and not scored
+
+
+def _score_encoded(
+    spec: RunSpec,
+    backend: Backend,
+    encoder: Encoder,
+    block: EncodedBlock,
+    store: RunStore,
+    done: Cost,
+    advance: Callable[[int], None],
+    look_first: Callable[[], None],
+) -> None:
+    """Score what an encoded block lacks, window by window."""
+    prepared = block.prepared
+    block_store = store.block(prepared.planned.block_id)
+    stored, tally = block_store.read(), Tally()
     size = BatchSize.parse(spec.batch_size, backend.device)
-    for prompts in missing_windows(block, block_store, stored, model.encoder, seed=spec.seed):
+    for prompts in missing_windows(block, block_store, stored, encoder, seed=spec.seed):
         look_first()
         part = score_block(
             backend,
@@ -347,23 +379,49 @@ def _score_block(
             keep_states=spec.store_states,
         )
         tally.add_all(part)
-    for filled, words, known in fill_windows(block, block_store, model.encoder, seed=spec.seed):
+    for filled, words, known in fill_windows(block, block_store, encoder, seed=spec.seed):
         look_first()
         _, part = score_fills(
             backend,
             filled,
             words,
             known,
-            mask_id=model.encoder.mask_id,
+            mask_id=encoder.mask_id,
             batch_size=size,
             on_batch=advance,
             on_part=block_store.append_fills,
         )
         tally.add_all(part)
-    progress.advance(left)  # repeats, rows that do not fit and fills that no prompt took were expected and not scored
     done.tally.add_all(tally)
     if tally.num_prompts:
         store.event("scored", block=prepared.planned.block_id, prompts=tally.num_prompts)
+
+
+@contextlib.contextmanager
+def _fit(
+    spec: RunSpec,
+    model: PlannedModel,
+    planned: PlannedBlock,
+    block_store: BlockStore,
+    progress: Progress,
+    done: Cost,
+) -> Iterator[Backend]:
+    """What a method makes of a model, until its block is scored."""
+    found = fit_block(planned, model.backend, model.encoder, seed=spec.seed)
+    with found.fitted as fitted:
+        block_store.write_fit(found.record)
+        name = f"{model.backend.scorer.model} {found.record['method']}"
+        for part, seconds in (("search", found.search_s), ("fit", found.fit_s)):
+            key = f"{part} {name}"
+            done.seconds[key] = done.seconds.get(key, 0.0) + seconds
+        yield fitted.backend
+
+
+def _choosing(spec: RunSpec, plan: RunPlan) -> dict[str, Choosing]:
+    """What chooses a hard prompt of each task by its shots."""
+    return {
+        name: Choosing([Draw.of(one) for one in shots], spec.selection) for name, shots in plan.loaded.shots.items()
+    }
 
 
 def _look_first(spec: RunSpec, model: PlannedModel, progress: Progress, done: Cost) -> None:

@@ -11,26 +11,61 @@ from typing import Any, TypeVar
 from promptlab.backends.base import Scorer
 from promptlab.calibration import find_calibration
 from promptlab.calibration_prompts import DOMAIN_PROMPT, PromptGroup, make_group
+from promptlab.choosing import SHOTS
 from promptlab.deciding import Cell
 from promptlab.errors import UsageError, did_you_mean
 from promptlab.grids import Grid, LoadedRows, applies, fits, is_glob, require_some, verbalizes
 from promptlab.hashing import content_hash
+from promptlab.methods.base import Method, Setting
 from promptlab.rendering import CompiledTemplate
 from promptlab.rows import RowSet
 from promptlab.scoring import SCORING_VERSION
+from promptlab.shots import Shots
 from promptlab.specs.run import Scoring
 from promptlab.specs.task import Task
 from promptlab.specs.verbalizer import Verbalizer
+from promptlab.types import Example
 
 T = TypeVar("T")
 ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PlannedBlock:
-    """One model x task split x template (x bound verbalizer), and the cells that read it.
+class PlannedFit:
+    """A method and the labelled examples that it is fitted to, for one block.
 
-    `groups` are the prompts that calibrations need, `faults` says why there are none of a group.
+    `grid` has the settings that are searched; `verbalizer` has the label words that the method looks at, None where it looks at none; `selection` and `num_folds`
+    say how its setting is chosen.
+    """
+
+    method: Method
+    grid: tuple[Setting, ...]
+    shots: Shots
+    verbalizer: Verbalizer | None
+    selection: str
+    num_folds: int
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers of a fit, for the block's id."""
+        return {
+            "method": self.method.name,
+            "version": self.method.version,
+            "settings": [setting.described() for setting in self.grid],
+            "shots": self.shots.hash,
+            "words": self.verbalizer.hash if self.verbalizer is not None else None,
+            "selection": self.selection,
+            "num_folds": self.num_folds,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedBlock:
+    """One model x task split x template (x bound verbalizer) (x what is fitted), and the cells that read it.
+
+    `groups` are the prompts that calibrations need, `faults` says why there are none of a group; `fit` is what is
+    fitted before anything is scored.
     """
 
     block_id: str
@@ -46,6 +81,7 @@ class PlannedBlock:
     is_baseline: bool
     groups: Mapping[str, PromptGroup] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+    fit: PlannedFit | None = None
 
     @property
     def scoring(self) -> Scoring:
@@ -68,7 +104,7 @@ class PlannedBlock:
 
 
 def plan_blocks(grid: Grid, loaded: LoadedRows, scorer: Scorer, *, max_length: int, seed: int) -> list[PlannedBlock]:
-    """Every block of one model.
+    """Every block of one model that nothing is fitted for.
 
     Raises:
         UsageError: a task to which no template or no verbalizer applies, or a calibration that nothing can use.
@@ -82,15 +118,21 @@ def plan_blocks(grid: Grid, loaded: LoadedRows, scorer: Scorer, *, max_length: i
         chosen = [(template, False) for template in templates]
         if not any("null" in template.template.tags for template in templates):
             chosen += [(template, True) for template in grid.baselines if applies(template, task)]
-        make = _group_maker(task, loaded, seed)
-        for template, is_baseline in chosen:
+        make, shots = _group_maker(task, loaded, seed), shots_group(loaded.shots.get(task.name, ()))
+        for template, is_baseline in chosen if grid.has_zero_shot else ():
             words = [one for one in verbalizers if fits(template.num_masks, one)]
             groups = [[one] for one in words] if template.uses_options else [words] if words else []
-            setting = _Setting(scorer, max_length, seed, is_baseline, make)
+            setting = _Setting(scorer, max_length, seed, is_baseline, make, shots)
             blocks += [_block(grid, task, loaded.rows[task.name], template, group, setting) for group in groups]
     found = first_of_each(((block.task.name, block.block_id), block) for block in blocks)
     _refuse_calibrations(grid, found)
     return found
+
+
+def shots_group(shots: Sequence[Shots]) -> PromptGroup | None:
+    """The prompts of all shots of a task, without their labels, each once: zero-shot choices look at them."""
+    examples = {one.id: Example(one.id, one.index, one.fields) for each in shots for one in each.examples}
+    return PromptGroup(SHOTS, tuple(examples.values())) if examples else None
 
 
 def plan_ensembles(ensembles: Mapping[str, Sequence[str]], cells: Sequence[Cell]) -> list[Cell]:
@@ -136,6 +178,7 @@ class _Setting:
     seed: int
     is_baseline: bool
     make_group: Callable[[str, CompiledTemplate], PromptGroup | str]
+    shots: PromptGroup | None
 
 
 def first_of_each(named: Iterable[tuple[Any, T]]) -> list[T]:
@@ -184,6 +227,8 @@ def _block(
     words = dict.fromkeys(word for verbalizer in [*verbalizers, *known] for word in verbalizer.words)
     made = {name: setting.make_group(name, template) for name in grid.groups}
     groups = {name: group for name, group in made.items() if isinstance(group, PromptGroup)}
+    if setting.shots is not None and not setting.is_baseline:
+        groups[SHOTS] = setting.shots
     cells = tuple(
         Cell(
             cell_id=cell_id(block_id, task, rows_hash, verbalizer, calibration, _asked(calibration, groups)),

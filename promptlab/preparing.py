@@ -17,6 +17,7 @@ import numpy as np
 from promptlab.block_scores import KEY_BYTES, BlockScores
 from promptlab.blocks import BlockStore, PromptRows, is_outdated
 from promptlab.calibration import ROWS
+from promptlab.choosing import SHOTS
 from promptlab.deciding import segment_name, word_fault
 from promptlab.encoding import Encoder, check_text
 from promptlab.errors import DataError
@@ -121,7 +122,7 @@ def prepare_block(planned: PlannedBlock, store: BlockStore, encoder: Encoder, *,
         known = _stored_words(store, source, planned)
         if known is None:
             contexts[base] = surroundings()
-            known = find_word_ids(encoder, planned.candidate_words, contexts[base])
+            known = _find_words(planned, encoder, contexts[base])
         sources[base], words[base] = source, known
         for reserve in sorted({reserve_of(*asked) for asked in _asked_words(planned, known)} - {0}):
             name, more = segment_name(base, reserve), _with_reserve(source, reserve)
@@ -129,6 +130,13 @@ def prepare_block(planned: PlannedBlock, store: BlockStore, encoder: Encoder, *,
             if _stored_words(store, more, planned) is None:
                 contexts[name] = surroundings()
     return Prepared(planned, sources, words, contexts)
+
+
+def _find_words(planned: PlannedBlock, encoder: Encoder, contexts: Sequence[Contexts]) -> dict[str, WordTokens | str]:
+    """The tokens of the words of a block; where labels are scored, the token of a label is its place."""
+    if planned.fit is not None and planned.fit.method.answers == "label":
+        return {label: WordTokens(((place,),)) for place, label in enumerate(planned.task.labels)}
+    return find_word_ids(encoder, planned.candidate_words, contexts)
 
 
 def encode_block(prepared: Prepared, store: BlockStore, encoder: Encoder, *, seed: int) -> EncodedBlock:
@@ -172,6 +180,21 @@ def _keys_of_segments(prepared: Prepared, store: BlockStore) -> dict[str, Keys]:
     """The distinct prompts of every segment."""
     rows = {name: store.read_rows(source.stored).rows for name, source in prepared.sources.items()}
     return {name: np.unique(one.keys[one.keys != b""]) for name, one in rows.items()}
+
+
+def encode_shots(planned: PlannedBlock, encoder: Encoder, *, seed: int) -> tuple[list[EncodedPrompt], list[Contexts]]:
+    """The prompts of the shots of a block, and the surroundings of their slots.
+
+    Raises:
+        DataError: a shot does not fit into the length.
+    """
+    assert planned.fit is not None
+    source = Source(SHOTS, planned.fit.shots.examples, planned.template)
+    encoded = _encode(planned, source, source.examples, encoder, seed)
+    for example, one in zip(source.examples, encoded, strict=True):
+        if isinstance(one, Unscorable):
+            raise DataError(f"{planned.template.shown}, shot {example.id} of task '{planned.task.name}': {one.reason}.")
+    return [one for one in encoded if isinstance(one, EncodedPrompt)], _find_contexts(planned, source, seed)
 
 
 def find_sources(planned: PlannedBlock) -> dict[str, Source]:
@@ -298,7 +321,8 @@ def _write_rows(
 def _render(planned: PlannedBlock, source: Source, examples: Sequence[Example], seed: int) -> list[Prompt]:
     """Prompts that have as many masks as the first, and whose text can be told from their masks."""
     template = source.template
-    prompts = [render(template, example, options=planned.options, seed=seed) for example in examples]
+    is_fitted = planned.fit is not None
+    prompts = [render(template, one, options=planned.options, seed=seed, is_fitted=is_fitted) for one in examples]
     for example, prompt in zip(examples, prompts, strict=True):
         check_masks(template, example, prompt, number=count_masks(prompts[0]))
         try:

@@ -53,6 +53,10 @@ class Result:
     every word is one token; words of several are scored by the rule `multi_token`, and `normalize` says whether the
     log-probabilities of their tokens were summed or averaged. `scoring` is `replaced_token` where a detector judged the
     words in place, and then there is no mass.
+
+    What was had with labelled examples has their number a label, `num_shots`, and the number of the `draw`. `fit` says
+    what was fitted: the setting, how it was chosen, parameters, steps and losses. A hard prompt that was chosen by the
+    shots has `num_candidates`, the cells it was chosen among, and the chosen one as its only member.
     """
 
     cell: str
@@ -83,6 +87,11 @@ class Result:
     multi_token: str = "refuse"
     normalize: str = "sum"
     num_tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    method: str = "zero_shot"
+    num_shots: int | None = None
+    draw: int | None = None
+    num_candidates: int = 0
+    fit: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class RunResults:
-    """A stored run."""
+    """A stored run: its zero-shot cells are `results`, and what was had with labelled examples is `few_shot`."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -124,6 +133,7 @@ class RunResults:
     baselines: tuple[Baseline, ...]
     timings: Mapping[str, Any]
     agreements: tuple[Agreement, ...] = ()
+    few_shot: tuple[Result, ...] = ()
 
     @property
     def name(self) -> str:
@@ -144,6 +154,7 @@ def write_results(results: RunResults) -> None:
         "cells": map(_plain, results.results),
         "baselines": map(_plain, results.baselines),
         "agreements": map(_plain, results.agreements),
+        "few_shot": map(_plain, results.few_shot),
     }
     write_records(results.folder / "results.json", head, lists)
 
@@ -157,6 +168,7 @@ def as_json(results: RunResults) -> dict[str, Any]:
         "cells": list(map(_plain, results.results)),
         "baselines": list(map(_plain, results.baselines)),
         "agreements": list(map(_plain, results.agreements)),
+        "few_shot": list(map(_plain, results.few_shot)),
         "failures": dict(results.manifest.get("failures", {})),
     }
 
@@ -181,9 +193,10 @@ def read_results(folder: Path) -> RunResults:
         results = tuple(_result(cell) for cell in stored["cells"])
         baselines = tuple(Baseline(**baseline) for baseline in stored["baselines"])
         agreements = tuple(Agreement(**agreement) for agreement in stored.get("agreements", ()))
+        few_shot = tuple(_result(cell) for cell in stored.get("few_shot", ()))
     except (AttributeError, KeyError, TypeError):
         raise StoreError(f"{folder}/results.json: {_FOREIGN}") from None
-    return RunResults(folder, manifest, results, baselines, timings, agreements)
+    return RunResults(folder, manifest, results, baselines, timings, agreements, few_shot)
 
 
 def _plain(value: Result | Baseline | Agreement) -> dict[str, Any]:

@@ -67,11 +67,9 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The prompt as a reader sees it: `[MASK]` for masks, ` | ` for sentence boundaries, `[SOFT]` for soft tokens."""
+        """The prompt as a reader sees it: `[MASK]`, ` | ` at a boundary, `[SOFT]` for a trainable token of no word."""
         shown = {"mask": "[MASK]", "sep": " | "}
-        return "".join(
-            shown.get(segment.kind, segment.text or "[SOFT]" * segment.num_soft) for segment in self.segments
-        )
+        return "".join(shown.get(one.kind, one.text or "[SOFT]" * one.num_soft) for one in self.segments)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -46,6 +46,33 @@ def run(
     metrics: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help="Metrics beside those of the tasks, such as brier,ece.")
     ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="zero_shot (default), soft_prompt, lora ...; the others need --shots."),
+    ] = None,
+    shots: Annotated[
+        list[str] | None, typer.Option(metavar="NUMBERS", help="Labelled train rows a label, such as 4,16,64.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N", help="Draws of the shots; default: 5.")] = None,
+    shots_short: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="Where a label has fewer rows: refuse (default), or all it has.")
+    ] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="cross_validation (default), mdl or default: how the shots choose."),
+    ] = None,
+    folds: Annotated[str | None, typer.Option(metavar="N", help="Parts of the shots; default: 4.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUES", help="Hyper-parameters, such as steps=50 or lora.rank=4|8; repeatable."),
+    ] = None,
+    fit_templates: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="What methods are fitted with; default: the first instructive one."),
+    ] = None,
+    fit_verbalizers: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="What methods are fitted with; default: the first one.")
+    ] = None,
     rows: Annotated[
         str | None, typer.Option(metavar="FILE", help="Rows that no task describes: csv, tsv, jsonl, parquet, txt.")
     ] = None,
@@ -121,6 +148,15 @@ def run(
         "prepare": split_names(prepare),
         "ensembles": ensemble or None,
         "metrics": split_names(metrics),
+        "methods": split_names(methods),
+        "shots": split_names(shots),
+        "seeds": seeds,
+        "shots_short": shots_short,
+        "selection": selection,
+        "folds": folds,
+        "settings": split_pairs(setting),
+        "fit_templates": split_names(fit_templates),
+        "fit_verbalizers": split_names(fit_verbalizers),
         "rows": rows,
         "text_column": text_column,
         "fields": field or None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from promptlab.backends.base import Backend
+from promptlab.deciding import Answers
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.types import EncodedPrompt, WordTokens
 from promptlab.verbalizing import pool_labels
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from promptlab.backends.mlm import MaskedBackend
 
-Answers = Literal["mask", "label"]
 Schedule = Literal["linear", "cosine", "constant"]
 
 

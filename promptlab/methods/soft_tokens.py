@@ -95,8 +95,10 @@ def start_vectors(tokens: SoftTokens, start: str, context: Context) -> Float[tor
     generator = derive_generator(context.seed, "soft_prompt", start)
     if start == "random":
         noise = generator.normal(size=(len(tokens.ids), weight.shape[1])).astype(np.float32)
-        return torch.from_numpy(noise).to(weight.device) * weight.std()
-    return weight[torch.from_numpy(_start_ids(tokens, start, context, generator))].clone()
+        found: torch.Tensor = torch.from_numpy(noise).to(weight.device) * weight.std()
+        return found
+    ids = torch.from_numpy(_start_ids(tokens, start, context, generator))
+    return torch.nn.functional.embedding(ids.to(weight.device), weight).clone()
 
 
 def describe_vectors(

@@ -26,6 +26,9 @@ Scoring = Literal["mask", "replaced_token"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 SCORINGS: tuple[str, ...] = get_args(Scoring)
+SELECTIONS = ("cross_validation", "mdl", "default")
+SHORT_SHOTS = ("refuse", "all")
+ZERO_SHOT = "zero_shot"
 _NAME = re.compile(r"\w[\w.+-]*")
 
 
@@ -120,6 +123,23 @@ def _as_scoring(value: Any) -> Any:
     return value
 
 
+def _as_shots(value: Any) -> Any:
+    """Numbers of shots a label, smallest first, each once."""
+    several = value if isinstance(value, list | tuple) else (value,)
+    return tuple(sorted({_whole(one, 1, "whole numbers from 1, such as 4,16,64") for one in several}))
+
+
+def _one_of(names: tuple[str, ...]) -> BeforeValidator:
+    """One of some names."""
+
+    def check(value: Any) -> Any:
+        if value not in names:
+            raise ValueError(f"choose one of {', '.join(names)}, found {value!r}")
+        return value
+
+    return BeforeValidator(check)
+
+
 def _as_name(value: Any) -> Any:
     if value is not None and not (isinstance(value, str) and _NAME.fullmatch(value)):
         raise ValueError(f"write letters, digits, '_', '.', '+' and '-', no '/', found {value!r}")
@@ -146,6 +166,15 @@ class RunSpec(BaseModel):
     prepare: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
     ensembles: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_as_ensembles)] = Field(default_factory=dict)
     metrics: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
+    methods: Annotated[tuple[str, ...], BeforeValidator(_as_choices)] = (ZERO_SHOT,)
+    shots: Annotated[tuple[int, ...], BeforeValidator(_as_shots)] = ()
+    seeds: Annotated[int, _number(1, "a whole number from 1")] = 5
+    shots_short: Annotated[str, _one_of(SHORT_SHOTS)] = "refuse"
+    selection: Annotated[str, _one_of(SELECTIONS)] = "cross_validation"
+    settings: Annotated[dict[str, str] | None, BeforeValidator(as_pairs)] = None
+    folds: Annotated[int, _number(2, "a whole number from 2")] = 4
+    fit_templates: Annotated[tuple[str | Template, ...], BeforeValidator(_as_selectors)] = ()
+    fit_verbalizers: Annotated[tuple[str | dict[str, Any] | Verbalizer, ...], BeforeValidator(_as_selectors)] = ()
     rows: Text | None = None
     train_rows: Text | None = None
     text_column: Text | None = None
@@ -185,15 +214,31 @@ class RunSpec(BaseModel):
             raise ValueError("--label-values needs --label-column, whose values it names")
         elif self.text_column is not None and "text" in (self.fields or {}):
             raise ValueError("--text-column and --field text=... contradict each other: give one of them")
+        self._agree_on_shots()
         if self.store_states and self.dtype != "float32":
             raise ValueError("--store-states keeps float32 states: leave --dtype out")
         if self.store_states and self.scoring != "mask":
             raise ValueError("--store-states keeps states at masks: leave --scoring out")
         return self
 
+    def _agree_on_shots(self) -> None:
+        """Shots and methods go together."""
+        fitted = [name for name in self.methods if name != ZERO_SHOT]
+        if fitted and not self.shots:
+            raise ValueError(f"--methods {fitted[0]} needs labelled examples: say how many a label, such as --shots 16")
+        if fitted and self.scoring != "mask":
+            raise ValueError("--methods fits models that are asked at masks: leave --scoring out")
+        if self.shots and self.split == "train":
+            raise ValueError("--shots are drawn from the train split, which cannot be scored too: leave --split out")
+        if not self.shots:
+            for key in SHOT_KEYS:
+                if key in self.model_fields_set:
+                    raise ValueError(f"{flag(key)} says something about --shots, which is missing")
 
+
+SHOT_KEYS = ("settings", "seeds", "shots_short", "selection", "folds", "fit_templates", "fit_verbalizers")
 OWN_ROWS = ("train_rows", "text_column", "fields", "label_column", "label_values", "labels", "family")
-_FLAGS = {"models": "--model", "fields": "--field", "ensembles": "--ensemble"}
+_FLAGS = {"models": "--model", "settings": "--setting", "fields": "--field", "ensembles": "--ensemble"}
 
 
 def flag(key: str) -> str:

@@ -1,0 +1,121 @@
+"""A planned fit -> a setting chosen inside the shots, the method fitted to all of them, and the record of both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from promptlab.backends.base import Backend
+from promptlab.backends.mlm import MaskedBackend
+from promptlab.encoding import Encoder
+from promptlab.errors import LabelWordError, ModelError
+from promptlab.label_words import find_word_ids
+from promptlab.methods.base import Context, Fitted, LabelledPrompts, Setting, Words
+from promptlab.methods.selecting import Choice, choose_setting
+from promptlab.planning import PlannedBlock, PlannedFit
+from promptlab.preparing import Contexts, encode_shots
+from promptlab.verbalizing import require_words
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What was fitted for a block: `record` as plain values, `seconds` of the search and of the fit itself."""
+
+    fitted: Fitted
+    setting: Setting
+    record: Mapping[str, Any]
+    search_s: float
+    fit_s: float
+
+
+def fit_block(
+    planned: PlannedBlock, backend: Backend, encoder: Encoder, *, seed: int, on_fit: Callable[[], None] = lambda: None
+) -> Fit:
+    """Choose a setting by the shots alone and fit to all of them.
+
+    Args:
+        planned: a block with a fit.
+        backend: the model, which is changed until what was fitted is detached.
+        encoder: of that model.
+        seed: the user's seed, for templates that draw.
+        on_fit: told of every fit that the search is done with.
+
+    Raises:
+        ModelError: the method cannot work with this model, or every setting diverged.
+        LabelWordError: the label words are not one token each.
+        DataError: a shot cannot be encoded.
+    """
+    fit, began = _require(planned), time.perf_counter()
+    shots, context = _make_context(planned, fit, backend, encoder, seed)
+    choice = choose_setting(
+        fit.method, fit.grid, shots, context, rule=fit.selection, num_folds=fit.num_folds, on_fit=on_fit
+    )
+    chosen_at = time.perf_counter()
+    setting = fit.grid[choice.place]
+    try:
+        fitted = fit.method.fit(shots, setting, context)
+    except ModelError as error:
+        raise ModelError(f"method '{fit.method.name}', task '{planned.task.name}': {error}") from None
+    done = time.perf_counter()
+    record = _describe(fit, fitted, setting, choice, len(shots))
+    return Fit(fitted, setting, record, search_s=chosen_at - began, fit_s=done - chosen_at)
+
+
+def _require(planned: PlannedBlock) -> PlannedFit:
+    assert planned.fit is not None
+    return planned.fit
+
+
+def _make_context(
+    planned: PlannedBlock, fit: PlannedFit, backend: Backend, encoder: Encoder, seed: int
+) -> tuple[LabelledPrompts, Context]:
+    assert isinstance(backend, MaskedBackend)
+    prompts, contexts = encode_shots(planned, encoder, seed=seed)
+    shots = LabelledPrompts(tuple(prompts), fit.shots.label_indices)
+    words = _find_words(planned, fit, encoder, contexts) if fit.verbalizer is not None else None
+    return shots, Context(backend, planned.task.labels, words, fit.seed)
+
+
+def _find_words(planned: PlannedBlock, fit: PlannedFit, encoder: Encoder, contexts: list[Contexts]) -> Words:
+    """The label words in the template of the shots.
+
+    Raises:
+        LabelWordError: one is unknown, changes its neighbours or has several tokens, or there are several masks.
+    """
+    assert fit.verbalizer is not None
+    found = find_word_ids(encoder, fit.verbalizer.words, contexts)
+    where = f"{fit.verbalizer.path} with {planned.template.shown}"
+    tokens = require_words(found, fit.verbalizer, where=where)
+    for word, one in tokens.items():
+        if len(one.pieces) != 1:
+            raise LabelWordError(
+                f"{where}: '{word}' stands for {len(one.pieces)} tokens, and method '{fit.method.name}' works with one "
+                "mask and words of one token: name another verbalizer by --fit-verbalizers."
+            )
+    return Words.of(fit.verbalizer, planned.task.labels, tokens)
+
+
+def _describe(fit: PlannedFit, fitted: Fitted, setting: Setting, choice: Choice, num_examples: int) -> dict[str, Any]:
+    """What is stored of a fit: equal for two equal fits."""
+    record, facts = fitted.record, dict(fitted.record.facts)
+    log = facts.pop("log", [])
+    return {
+        "method": fit.method.name,
+        "setting": setting.described(),
+        "place": choice.place,
+        "rule": choice.rule,
+        "grid": [one.described() for one in fit.grid],
+        "tried": [[one.accuracy, one.log_loss, one.fault] for one in choice.tried],
+        "num_folds": fit.num_folds,
+        "num_examples": num_examples,
+        "short": dict(fit.shots.short),
+        "num_parameters": record.num_parameters,
+        "steps": record.steps,
+        "selection_passes": choice.example_passes,
+        "example_passes": record.example_passes,
+        "losses": list(record.losses),
+        "facts": facts,
+        "log": log,
+    }
