@@ -36,6 +36,11 @@ class Draw:
         """The draw that some shots are."""
         return cls(shots.num_shots, shots.draw, tuple(shots.examples.id_texts()), shots.label_indices)
 
+    @classmethod
+    def stored(cls, value: Mapping[str, Any]) -> Draw:
+        """The draw that a manifest keeps."""
+        return cls(value["num_shots"], value["draw"], tuple(value["rows"]), np.array(value["gold"], dtype=np.int64))
+
     @property
     def hash(self) -> str:
         """Identifies the rows and their labels."""

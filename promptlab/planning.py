@@ -34,8 +34,8 @@ ENSEMBLE = "ensemble"
 class PlannedFit:
     """A method and the labelled examples that it is fitted to, for one block.
 
-    `grid` has the settings that are searched; `verbalizer` has the label words that the method looks at, None where it looks at none; `selection` and `num_folds`
-    say how its setting is chosen.
+    `grid` has the settings that are searched; `verbalizer` the label words that the method looks at, None where it
+    looks at none; `selection` and `num_folds` say how a setting is chosen.
     """
 
     method: Method

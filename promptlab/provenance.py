@@ -91,7 +91,28 @@ def describe_task(task: Task, loaded: LoadedRows) -> dict[str, Any]:
         "metrics": list(task.metrics),
         "source": dict(rows.source),
         "train_in_scored": train.num_in_scored if train is not None else None,
+        **_describe_shots(loaded, task),
         "spec": _dump(task, without=("name", "path")),
+    }
+
+
+def _describe_shots(loaded: LoadedRows, task: Task) -> dict[str, Any]:
+    """The shots of a task: each draw's rows of the largest number, and what they were drawn from."""
+    pool, drawn = loaded.pools.get(task.name), loaded.shots.get(task.name, ())
+    if pool is None or not drawn:
+        return {}
+    draws = [
+        {
+            "num_shots": one.num_shots,
+            "draw": one.draw,
+            "rows": list(one.examples.id_texts()),
+            "gold": one.label_indices.tolist(),
+        }
+        for one in drawn
+    ]
+    return {
+        "shots": draws,
+        "pool": {"rows": len(pool.examples), "in_scored": pool.num_in_scored, "unlabelled": pool.num_unlabelled},
     }
 
 
@@ -127,6 +148,21 @@ def describe_block(block: PlannedBlock, stored: StoredBlock) -> dict[str, Any]:
         "segments": dict(stored.names),
         "group_hashes": {name: group.hash for name, group in block.groups.items()},
         "faults": dict(stored.faults),
+        **_describe_fit(block),
+    }
+
+
+def _describe_fit(block: PlannedBlock) -> dict[str, Any]:
+    """What is fitted for a block; the block's folder has what came of it."""
+    if block.fit is None:
+        return {}
+    fit, words = block.fit, block.fit.verbalizer
+    return {
+        "method": fit.method.name,
+        "answers": fit.method.answers,
+        "num_shots": fit.shots.num_shots,
+        "draw": fit.shots.draw,
+        "fit_words": words.name if words is not None else None,
     }
 
 

@@ -18,10 +18,12 @@ import numpy as np
 from promptlab.block_scores import BlockScores
 from promptlab.blocks import BlockStore
 from promptlab.calibration import CONTENT_FREE, ROWS, find_calibration
+from promptlab.choosing import Choosing, Draw
 from promptlab.deciding import Cell, segment_name, word_fault
 from promptlab.errors import LabelWordError, StoreError, UsageError
 from promptlab.evaluation import StoredBlock, evaluate
 from promptlab.filling import reserve_of, word_sums
+from promptlab.fit_planning import UNCALIBRATED
 from promptlab.grids import check_metrics, fits, is_glob, no_such_masks, select_calibrations, verbalizes
 from promptlab.new_words import add_words
 from promptlab.planning import cell_id, first_of_each, plan_digest, plan_ensembles
@@ -93,11 +95,12 @@ def rescore(
         manifest=manifest,
         results=tuple(done.results),
         agreements=tuple(done.agreements),
+        few_shot=tuple(done.few_shot),
         timings=make_timings(cost, run.timings),
     )
     store = RunStore(folder)
     write_results(results)
-    store.drop_old_samples(result.samples for result in results.results)
+    store.drop_old_samples(result.samples for result in [*results.results, *results.few_shot])
     store.event("rescored", command=command)
     return results
 
@@ -108,6 +111,7 @@ class _Decided:
     agreements: list[Agreement]
     cells: list[str]
     verbalizers: list[Verbalizer]
+    few_shot: list[Result]
 
 
 def _stored_rule(run: RunResults) -> _Rule:
@@ -146,7 +150,7 @@ def _decide(run: RunResults, rule: _Rule, *, named: frozenset[str], new: Sequenc
     check_metrics(rule.metrics, list(tasks.values()))
     for name in rule.calibrations:
         _refuse_calibration(run, name, is_named=name in named)
-    decided, used = _Decided([], [], [], []), set[str]()
+    decided, used = _Decided([], [], [], [], []), set[str]()
     for model in dict.fromkeys(entry["model"] for entry in manifest["blocks"]):
         entries = [entry for entry in manifest["blocks"] if entry["model"] == model]
         blocks = [block for entry in entries if (block := _block(manifest, entry, tasks[entry["task"]], rule))]
@@ -154,11 +158,13 @@ def _decide(run: RunResults, rule: _Rule, *, named: frozenset[str], new: Sequenc
         _refuse_words(store, blocks, [one for one in new if one.name in named])
         for block in blocks:
             _refuse_fills(run, store.block(block.block_id), block)
-        asked = [cell for block in blocks if not block.is_baseline for cell in block.cells]
+        asked = [cell for block in blocks if not block.is_baseline and not block.is_fitted for cell in block.cells]
         used |= {cell.verbalizer.hash for cell in asked}
         ensembles = plan_ensembles(rule.ensembles, asked)
-        found = evaluate(store, blocks, ensembles, seed=manifest["seed"], metrics=rule.metrics)
+        choosing = _choosing(manifest)
+        found = evaluate(store, blocks, ensembles, seed=manifest["seed"], metrics=rule.metrics, choosing=choosing)
         decided.results.extend(found.results)
+        decided.few_shot.extend(found.few_shot)
         decided.agreements.extend(found.agreements)
         cells = [*(cell for block in blocks for cell in block.cells), *ensembles]
         decided.cells.extend(cell.cell_id for cell in cells)
@@ -166,6 +172,16 @@ def _decide(run: RunResults, rule: _Rule, *, named: frozenset[str], new: Sequenc
     for verbalizer in (one for one in new if one.name in named and one.hash not in used):
         raise LabelWordError(f"{no_such_masks(verbalizer)}, and no template of run '{run.name}' has so many.")
     return decided
+
+
+def _choosing(manifest: Mapping[str, Any]) -> dict[str, Choosing]:
+    """What chooses a hard prompt of each task by its stored shots."""
+    rule = manifest["spec"].get("selection", "")
+    return {
+        name: Choosing([Draw.stored(one) for one in item["shots"]], rule)
+        for name, item in manifest["tasks"].items()
+        if "shots" in item
+    }
 
 
 def _task(name: str, stored: Mapping[str, Any]) -> Task:
@@ -177,9 +193,12 @@ def _block(manifest: Mapping[str, Any], entry: Mapping[str, Any], task: Task, ru
     template = manifest["templates"][entry["template"]]
     facts = next(item for item in manifest["models"] if item["model"] == entry["model"])
     num_masks = template.get("num_masks")
+    is_fitted = "method" in entry
     fitting = [one for one in rule.verbalizers if verbalizes(one, task) and fits(num_masks, one)]
     if entry["bound"] is not None:
         fitting = [one for one in fitting if one.name == entry["bound"]]
+    if is_fitted:  # its words are its own, and there is one way to decide it
+        fitting = [_verbalizer(entry["bound"], manifest["verbalizers"][entry["bound"]])]
     distinct = first_of_each((one.hash, one) for one in fitting)
     cells = tuple(
         Cell(
@@ -189,7 +208,7 @@ def _block(manifest: Mapping[str, Any], entry: Mapping[str, Any], task: Task, ru
                 entry["rows_hash"],
                 verbalizer,
                 calibration,
-                entry["group_hashes"].get(find_calibration(calibration).prompts or ""),
+                None if is_fitted else entry["group_hashes"].get(find_calibration(calibration).prompts or ""),
             ),
             block_id=entry["block"],
             model=entry["model"],
@@ -201,9 +220,10 @@ def _block(manifest: Mapping[str, Any], entry: Mapping[str, Any], task: Task, ru
             calibration=calibration,
             samples=f"{task.name}-{entry['block'][:16]}",
             scoring=facts.get("scoring", "mask"),
+            **{key: entry[key] for key in ("method", "answers", "num_shots", "draw") if key in entry},
         )
         for verbalizer in distinct
-        for calibration in rule.calibrations
+        for calibration in (rule.calibrations if not is_fitted else (UNCALIBRATED,))
     )
     if not cells:
         return None
@@ -280,7 +300,7 @@ def _refuse_calibration(run: RunResults, name: str, *, is_named: bool) -> None:
     needed = find_calibration(name).prompts
     if needed is None or needed == ROWS:
         return
-    blocks = run.manifest["blocks"]
+    blocks = [entry for entry in run.manifest["blocks"] if "method" not in entry]
     absent = [entry for entry in blocks if needed not in entry["segments"] and needed not in entry["faults"]]
     if absent:
         raise UsageError(

@@ -1,7 +1,7 @@
 """What a user says about hyper-parameters -> the grid of settings that is searched for a method.
 
-`steps=50` holds for every method, `soft_prompt.learning_rate=0.01|0.03` for one; several values are tried each, and take
-the place of those that the method would try.
+`steps=50` holds for every method, `soft_prompt.learning_rate=0.01|0.03` for one; several values are tried each, and
+take the place of those that the method would try.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ class RunSpec(BaseModel):
             raise ValueError("--shots are drawn from the train split, which cannot be scored too: leave --split out")
         if not self.shots:
             for key in SHOT_KEYS:
-                if key in self.model_fields_set:
+                if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"{flag(key)} says something about --shots, which is missing")
 
 
