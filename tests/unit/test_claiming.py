@@ -33,6 +33,17 @@ OTHERS: dict[str, Any] = {
     "dtype": "bfloat16",
     "scoring": "replaced_token",
     "seed": 1,
+    "shots": [4, 16],
+}
+WITH_SHOTS: dict[str, Any] = {
+    "methods": ["soft_prompt"],
+    "seeds": 3,
+    "shots_short": "all",
+    "selection": "mdl",
+    "folds": 2,
+    "settings": {"steps": "9"},
+    "fit_templates": ["opinions/it_was"],
+    "fit_verbalizers": ["opinions/good_bad"],
 }
 FREE: dict[str, Any] = {
     "device": "cpu",
@@ -61,7 +72,7 @@ def asked(**changes: Any) -> RunSpec:
 
 def flag_of(key: str) -> str:
     """What a user types for a key."""
-    named = {"models": "--model", "ensembles": "--ensemble", "fields": "--field"}
+    named = {"models": "--model", "ensembles": "--ensemble", "fields": "--field", "settings": "--setting"}
     return named.get(key, f"--{key.replace('_', '-')}")
 
 
@@ -74,7 +85,7 @@ def refused(folder: Path, spec: RunSpec) -> str:
 
 def test_every_key_of_a_run_is_thought_of() -> None:
     """A new key is either free or decides what is found; these tests say which."""
-    assert set(RunSpec.model_fields) == {"name", *OTHERS, *FREE, *WITH_ROWS}
+    assert set(RunSpec.model_fields) == {"name", *OTHERS, *FREE, *WITH_ROWS, *WITH_SHOTS}
 
 
 def test_a_run_claims_its_folder_with_what_was_asked_for(tmp_path: Path) -> None:
@@ -89,6 +100,14 @@ def test_the_same_question_is_never_refused(tmp_path: Path) -> None:
     refuse_another(tmp_path, asked(limit=10))
     claim(tmp_path, asked(limit=10, templates="opinions/*"))
     refuse_another(tmp_path, asked(limit="10", templates=("opinions/*",), include=()))
+
+
+@pytest.mark.parametrize("key", WITH_SHOTS)
+def test_shots_are_part_of_the_question(tmp_path: Path, key: str) -> None:
+    """How many draws there are, how they choose and what is fitted."""
+    base = {"shots": [4, 16], "methods": ["zero_shot", "soft_prompt"]}
+    claim(tmp_path, asked(**base))
+    assert f"{flag_of(key)} was " in refused(tmp_path, asked(**{**base, key: WITH_SHOTS[key]}))
 
 
 @pytest.mark.parametrize("key", OTHERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -79,7 +80,7 @@ def test_mdl_codes_each_part_by_those_before() -> None:
     """The first part is fitted to and never coded."""
     parts = list(split(LABELS, rule="mdl", num_folds=4, seed=0))
     assert 3 == len(parts)
-    for (seen, held), (more, _) in zip(parts, parts[1:], strict=False):
+    for (seen, held), (more, _) in itertools.pairwise(parts):
         assert set(more.tolist()) == set(seen.tolist()) | set(held.tolist())
 
 

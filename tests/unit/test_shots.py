@@ -64,7 +64,7 @@ def test_other_rows_do_not_move_a_draw() -> None:
 
 
 def test_rows_that_are_scored_are_no_shots() -> None:
-    """Train rows whose content stands in the scored split are left out and counted, whatever their occurrence number."""
+    """Train rows whose content stands in the scored split are left out and counted."""
     scored = rows_of(["bad", "good", "bad"], "test")
     pool = make_pool(TRAIN, scored)
     assert 3 == pool.num_in_scored
