@@ -15,7 +15,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from promptlab.reporting.panels import ChangePanel, ForestPanel, Line, MassPanel, Panel, Point, SpreadPanel
+from promptlab.reporting.panels import ChangePanel, CurvePanel, ForestPanel, Line, MassPanel, Panel, Point, SpreadPanel
 
 if TYPE_CHECKING:
     import altair
@@ -152,6 +152,40 @@ def _mass_chart(panel: MassPanel) -> altair.TopLevelMixin:
     rule = alt.Chart(_data([Line(panel.limit, "1 %")]))
     limit = rule.mark_rule(color=MUTED, strokeDash=[3, 3]).encode(x=alt.X("value:Q"))
     return alt.layer(limit, dots).properties(width=PLOT_WIDTH, height=height, title=_title(panel.title))
+
+
+@_chart.register(CurvePanel)
+def _curve_chart(panel: CurvePanel) -> altair.TopLevelMixin:
+    """Lines over a logarithmic axis; a point is drawn a little beside its place, so that intervals do not hide."""
+    import altair as alt
+
+    numbers = sorted({int(point.name) for point in panel.points})
+    step = 0.03 * (math.log(numbers[-1] / numbers[0]) or 1.0)
+    middle = (len(panel.series) - 1) / 2
+    rows = [
+        {**asdict(point), "at": int(point.name) * math.exp(step * (panel.series.index(point.series) - middle))}
+        for point in panel.points
+    ]
+    ends = [numbers[0] / math.exp(step * (middle + 1)), numbers[-1] * math.exp(step * (middle + 1))]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=alt.X(
+            "at:Q",
+            title="labelled examples a label (log scale)",
+            scale=alt.Scale(type="log", domain=ends, nice=False),
+            axis=alt.Axis(values=numbers, format="d", grid=False, labelOverlap=False),
+        ),
+        color=_colour(panel.series, columns=2),
+        description="text:N",
+    )
+    scale = alt.Scale(domain=list(panel.domain), nice=False, zero=False)
+    axis = alt.Axis(format=".2f", values=_ticks(panel.domain), titlePadding=12)
+    line = base.mark_line(strokeWidth=1.5, opacity=0.7).encode(
+        y=alt.Y("value:Q", title=panel.metric, scale=scale, axis=axis)
+    )
+    interval = base.mark_rule(strokeWidth=1.2, opacity=0.5).encode(y=alt.Y("low:Q", title=panel.metric), y2="high:Q")
+    dot = base.mark_point(size=30, filled=True, opacity=1).encode(y=alt.Y("value:Q"))
+    whole = alt.layer(interval, line, dot)
+    return whole.properties(width=PLOT_WIDTH + LABEL_WIDTH - 52, height=230, title=_title(panel.title))
 
 
 def _dots(

@@ -106,7 +106,19 @@ class MassPanel:
     alt: str
 
 
-Panel = SpreadPanel | ForestPanel | ChangePanel | MassPanel
+@dataclass(frozen=True, slots=True)
+class CurvePanel:
+    """A measure over the number of labelled examples, which is the name of each point; a line a series."""
+
+    title: str
+    metric: str
+    points: tuple[Point, ...]
+    series: tuple[str, ...]
+    domain: tuple[float, float]
+    alt: str
+
+
+Panel = SpreadPanel | ForestPanel | ChangePanel | MassPanel | CurvePanel
 
 
 def spread_panel(grid: Grid, title: str) -> SpreadPanel | None:

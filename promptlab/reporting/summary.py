@@ -8,8 +8,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from promptlab.learning import learn
 from promptlab.reporting.cautions import LOW_MASS, low_mass_pairs, shortened_cells, skipped_groups
 from promptlab.reporting.columns import cut, fit_columns, natural_width
+from promptlab.reporting.few_shot import few_shot_lines
 from promptlab.reporting.formats import MISSING, model_names, percent, plural, round_percent, three_digits
 from promptlab.reporting.naming import TERMINAL_WIDTHS
 from promptlab.reporting.spreads import Grid, Headline, Spread, headlines, kind_of, make_grids, most_predicted
@@ -31,7 +33,9 @@ def summary_lines(results: RunResults, width: int = 80) -> list[str]:
         table = _cell_lines(grids, width)
     elif decided:
         table = _grid_lines(grids, width)
-    return [*table, *_notes(grids, num_decided=len(decided), width=width)]
+    fitted = few_shot_lines(learn(results), width) if results.few_shot else []
+    between = [""] if table and fitted else []
+    return [*table, *_notes(grids, num_decided=len(decided), width=width), *between, *fitted]
 
 
 def _grid_lines(grids: Sequence[Grid], width: int) -> list[str]:
