@@ -17,6 +17,7 @@ import transformers
 from safetensors import safe_open
 
 from promptlab._version import __version__
+from promptlab.adaptations import DOMAIN, GENERAL, RECORD
 from promptlab.backends.base import Scorer
 from promptlab.backends.checkpoints import TOKENIZER_FILES, Checkpoint, find_checkpoint
 from promptlab.files import write_bytes, write_json
@@ -112,9 +113,9 @@ def make_record(
     """
     first, written = standing.measurements[0], find_checkpoint(str(job.output_path))
     name = Path(base.model).name if Path(base.model).is_dir() else base.model
-    measured = {"held-out text": {"before": first.held_out, "after": kept.held_out}}
+    measured = {DOMAIN: {"before": first.held_out, "after": kept.held_out}}
     if first.general is not None and kept.general is not None:
-        measured["general text"] = {"before": first.general, "after": kept.general}
+        measured[GENERAL] = {"before": first.general, "after": kept.general}
     return {
         "base": {**asdict(base), "model": name, "name": name},
         "result": {"weights_hash": written.weights_hash, "tokenizer_hash": written.tokenizer_hash},
@@ -140,7 +141,7 @@ def make_record(
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write `training/adaptation.json` and the model card beside the weights."""
-    write_json(folder / "training" / "adaptation.json", dict(record))
+    write_json(folder / RECORD, dict(record))
     write_bytes(folder / "README.md", _card(record).encode("utf-8"))
 
 
