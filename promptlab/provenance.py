@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from promptlab._version import __version__
+from promptlab.adaptations import read_adaptation
 from promptlab.backends.base import Backend
 from promptlab.deciding import Cell
 from promptlab.evaluation import StoredBlock
@@ -172,7 +173,7 @@ def _dump(spec: Spec, *, without: Sequence[str]) -> dict[str, Any]:
 
 
 def find_model_facts(backend: Backend, store: RunStore, *, has_scored: bool, preflight: str) -> dict[str, Any]:
-    """What effectively ran; read back from the blocks where nothing was scored by this call.
+    """What effectively ran, read back from the blocks where nothing was scored by this call, and what it was made of.
 
     Args:
         backend: what ran.
@@ -185,7 +186,9 @@ def find_model_facts(backend: Backend, store: RunStore, *, has_scored: bool, pre
     path = store.folder / "blocks" / f"facts-{scorer.weights_hash[:12]}-{scorer.dtype}-{scorer.device_class}.json"
     if has_scored or not path.is_file():
         write_json(path, {**backend.facts(), "preflight": preflight if has_scored else "not needed"})
-    return {**named, **scorer.identity(), "ran": read_json(path)}
+    adaptation = read_adaptation(backend.folder, weights_hash=scorer.weights_hash)
+    made_of = {} if adaptation is None else {"adaptation": adaptation}
+    return {**named, **scorer.identity(), "ran": read_json(path), **made_of}
 
 
 def find_versions() -> dict[str, Any]:

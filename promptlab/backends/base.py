@@ -6,6 +6,7 @@ import abc
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptlab.encoding import Encoder
@@ -70,6 +71,11 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def device(self) -> str:
         """The device in torch's words, such as `cpu` or `cuda:0`."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the model's files lie on disk; None where it has none."""
+        return None
 
     @property
     def num_workers(self) -> int:

@@ -11,6 +11,7 @@ from promptlab.errors import UsageError
 
 if TYPE_CHECKING:
     from promptlab.pretraining.corpus import Corpus
+    from promptlab.pretraining.processes import Processes
 
 
 def _on(help_text: str, **more: Any) -> Any:
@@ -79,7 +80,8 @@ def pretrain(
 ) -> None:
     """Pretrain a small masked language model on raw text, or go on with one that is pretrained.
 
-    Stop it whenever you like: `--resume` goes on from the last checkpoint as if nothing had happened.
+    Stop it whenever you like: `--resume` goes on from the last checkpoint as if nothing had happened. With --model,
+    `accelerate launch --num_processes N -m promptlab pretrain ...` shares each step among N GPUs.
     """
     given = locals()
     if (config is None) == (model is None):
@@ -92,10 +94,15 @@ def pretrain(
     options = {key: value for key, value in given.items() if key not in common and value is not None}
     options = {key: value for key, value in options.items() if value is not False}
     chosen = _prepare(device, threads)
-    if config is not None:
-        _from_scratch(config, corpus, output_path, seed, chosen, resume=resume, options=options)
-    else:
-        _go_on(corpus, output_path, seed, chosen, resume=resume, options=options)
+
+    from promptlab.pretraining.processes import join_processes
+
+    with join_processes(chosen) as processes:
+        if config is not None:
+            _refuse_several(processes)
+            _from_scratch(config, corpus, output_path, seed, chosen, resume=resume, options=options)
+        else:
+            _go_on(corpus, output_path, seed, processes, resume=resume, options=options)
 
 
 def _prepare(device: str, threads: int) -> str:
@@ -109,6 +116,13 @@ def _prepare(device: str, threads: int) -> str:
     if threads:
         torch.set_num_threads(threads)
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _refuse_several(processes: Processes) -> None:
+    """From scratch, one process trains."""
+    if processes.number > 1:
+        fault = f"--config trains in one process, and {processes.number} were started: start it without the launcher."
+        processes.leave(UsageError(fault))
 
 
 def _from_scratch(
@@ -127,19 +141,30 @@ def _from_scratch(
 
 
 def _go_on(
-    corpus: list[str], output_path: Path, seed: int, device: str, *, resume: bool, options: dict[str, Any]
+    corpus: list[str],
+    output_path: Path,
+    seed: int,
+    processes: Processes,
+    *,
+    resume: bool,
+    options: dict[str, Any],
 ) -> None:
     from promptlab.pretraining.continuing import continue_pretraining
     from promptlab.pretraining.job import Job
-    from promptlab.pretraining.options import parse_options
+    from promptlab.pretraining.options import Continuation, parse_options
 
-    line_names = tuple(options.pop("line_corpus", ()))
-    try:
-        general = _corpora(options.pop("general", []), line_names)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--corpus", "--general")) from None
-    job = Job(parse_options(options), _corpora(corpus, line_names), output_path, seed, device)
-    continue_pretraining(job, general=general, resume=resume, report=lambda line: typer.echo(line))
+    def read() -> tuple[Job[Continuation], tuple[Corpus, ...]]:
+        line_names = tuple(options.get("line_corpus", ()))
+        asked = {key: value for key, value in options.items() if key not in ("line_corpus", "general")}
+        try:
+            general = _corpora(options.get("general", []), line_names)
+        except UsageError as error:
+            raise UsageError(str(error).replace("--corpus", "--general")) from None
+        corpora = _corpora(corpus, line_names)
+        return Job(parse_options(asked), corpora, output_path, seed, processes.device), general
+
+    job, general = processes.in_turn(read)
+    continue_pretraining(job, general=general, resume=resume, report=typer.echo, processes=processes)
 
 
 def _corpora(arguments: list[str], line_names: tuple[str, ...]) -> tuple[Corpus, ...]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from promptlab.backends.mlm import MaskedBackend
 from promptlab.pretraining.masking import HiddenPlaces
+from promptlab.pretraining.processes import ALONE, Processes
 
 _SCORES_AT_ONCE = 1 << 27  # of a measurement, half a gigabyte of float32
 
@@ -24,13 +25,17 @@ def summed_loss(backend: MaskedBackend, places: HiddenPlaces, *, precision: torc
 
 
 @torch.no_grad()
-def measure_loss(backend: MaskedBackend, places: HiddenPlaces) -> float:
-    """The mean cross-entropy in nats a hidden token, in float32 without dropout; its exponential is the perplexity."""
+def measure_loss(backend: MaskedBackend, places: HiddenPlaces, processes: Processes = ALONE) -> float:
+    """The mean cross-entropy in nats a hidden token, in float32 without dropout; its exponential is the perplexity.
+
+    The processes share the work and have the same result.
+    """
     was_training = backend.model.training
     backend.model.eval()
     num_rows, length = places.ids.shape
     at_once = max(1, min(32, _SCORES_AT_ONCE // (length * len(backend.model.get_input_embeddings().weight))))
-    parts = (places.part(first, first + at_once) for first in range(0, num_rows, at_once))
-    total = sum(float(summed_loss(backend, part)) for part in parts if len(part.targets))
+    firsts = range(0, num_rows, at_once)[processes.index :: processes.number]
+    parts = (places.part(first, first + at_once) for first in firsts)
+    mine = sum(float(summed_loss(backend, part)) for part in parts if len(part.targets))
     backend.model.train(was_training)
-    return total / max(1, len(places.targets))
+    return processes.sum_numbers(mine)[0] / max(1, len(places.targets))

@@ -8,14 +8,23 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 
-from promptlab.backends.checkpoints import TOKENIZER_FILES, Checkpoint
+from promptlab._version import __version__
+from promptlab.adaptations import DOMAIN, GENERAL, RECORD
+from promptlab.backends.base import Scorer
+from promptlab.backends.checkpoints import TOKENIZER_FILES, Checkpoint, find_checkpoint
 from promptlab.files import write_bytes, write_json
+from promptlab.pretraining.corpus import digest_file
+from promptlab.pretraining.job import Job
+from promptlab.pretraining.options import Continuation
+from promptlab.pretraining.standing import Measured, Standing
 
 _DTYPES = {"F16": "float16", "BF16": "bfloat16"}
 
@@ -83,9 +92,56 @@ def _stored_dtype(base: Checkpoint) -> str:
     return "F32"
 
 
+def make_record(
+    job: Job[Continuation],
+    base: Scorer,
+    standing: Standing,
+    kept: Measured,
+    *,
+    num_measured_tokens: int,
+    runs_on: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a finished run is of, what it did and what came of it; the written model is told by its hashes.
+
+    Args:
+        job: The run; its model lies in its folder.
+        base: What it began as.
+        standing: Where it ended.
+        kept: The measurement of the weights that were written.
+        num_measured_tokens: Hidden tokens of the held-out text.
+        runs_on: What ran it.
+    """
+    first, written = standing.measurements[0], find_checkpoint(str(job.output_path))
+    name = Path(base.model).name if Path(base.model).is_dir() else base.model
+    measured = {DOMAIN: {"before": first.held_out, "after": kept.held_out}}
+    if first.general is not None and kept.general is not None:
+        measured[GENERAL] = {"before": first.general, "after": kept.general}
+    return {
+        "base": {**asdict(base), "model": name, "name": name},
+        "result": {"weights_hash": written.weights_hash, "tokenizer_hash": written.tokenizer_hash},
+        "corpora": [
+            {"name": corpus.name, "weight": corpus.weight, "sha256": digest_file(corpus.path)} for corpus in job.corpora
+        ],
+        "options": job.recipe.model_dump(mode="json") | {"model": name},
+        "seed": job.seed,
+        "steps": standing.step,
+        "kept_step": kept.step,
+        "tokens": standing.tokens,
+        "seconds": standing.seconds,
+        "measured": measured,
+        "num_measured_tokens": num_measured_tokens,
+        "runs_on": dict(runs_on),
+        "versions": {
+            "promptlab": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write `training/adaptation.json` and the model card beside the weights."""
-    write_json(folder / "training" / "adaptation.json", dict(record))
+    write_json(folder / RECORD, dict(record))
     write_bytes(folder / "README.md", _card(record).encode("utf-8"))
 
 

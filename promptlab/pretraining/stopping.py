@@ -1,9 +1,12 @@
 """Signals -> a wish to stop, which the training heeds after the step it is in."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_ONE_WISH_SECONDS = 2.0  # a launcher passes the signal on that the terminal has sent as well
 
 
 class StopWish:
@@ -11,12 +14,15 @@ class StopWish:
 
     def __init__(self) -> None:
         self.is_made = False
+        self._made_at = 0.0
 
     def make(self, number: int, frame: FrameType | None) -> None:
-        """Take the signal; a second one stops at once."""
-        if self.is_made:
+        """Take the signal; another one stops at once, unless it comes so soon that it is the same wish."""
+        now = time.monotonic()
+        if self.is_made and now - self._made_at > _ONE_WISH_SECONDS:
             raise KeyboardInterrupt
-        self.is_made = True
+        if not self.is_made:
+            self.is_made, self._made_at = True, now
 
 
 @contextmanager

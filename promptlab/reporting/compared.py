@@ -83,7 +83,7 @@ def _pair_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
             three_digits(pair.value_second),
             signed(pair.difference),
             f"{signed(pair.low)} to {signed(pair.high)}",
-            _p_value(pair.p_adjusted),
+            show_p_value(pair.p_adjusted),
         ]
         for pair, names in zip(pairs, named, strict=True)
     ]
@@ -119,7 +119,7 @@ def _group_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
     head = ["task", "calibration", "metric", "median", "better", "worse", "p<0.05", "pairs"]
     rows = []
     for group, members in groups.items():
-        signs = [_sign(pair) for pair in members]
+        signs = [direction(pair) for pair in members]
         differences = [pair.difference for pair in members if pair.difference is not None]
         sure = sum(pair.p_adjusted is not None and pair.p_adjusted < SIGNIFICANT for pair in members)
         numbers = [signs.count(1), signs.count(-1), sure, len(members)]
@@ -127,7 +127,7 @@ def _group_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
     return fit_columns(head, rows, width, num_left=3)
 
 
-def _sign(pair: PairedCells) -> int:
+def direction(pair: PairedCells) -> int:
     """Whether the second is better (1), worse (-1) or the same (0)."""
     difference = (pair.difference or 0.0) * (1 if pair.higher_is_better else -1)
     return (difference > 0) - (difference < 0)
@@ -136,10 +136,9 @@ def _sign(pair: PairedCells) -> int:
 def _notes(found: RunComparison, pairs: Sequence[PairedCells]) -> list[str]:
     notes = list(found.cautions)
     if pairs:
-        tests = ", ".join(dict.fromkeys(f"{pair.metric} by {pair.interval} and {pair.test}" for pair in pairs))
         if len(pairs) > MAX_SINGLE_PAIRS:
             notes.append("median of the differences; better and worse pairs of the second run; --output csv has all")
-        notes.append(f"paired on {_rows(pairs)}; {tests}; p adjusted by Holm over {plural(len(pairs), 'comparison')}")
+        notes.append(method_sentence(pairs))
     for side, number in (("first", found.unpaired_first), ("second", found.unpaired_second)):
         if number:
             verb = "has" if number == 1 else "have"
@@ -147,12 +146,19 @@ def _notes(found: RunComparison, pairs: Sequence[PairedCells]) -> list[str]:
     return notes
 
 
+def method_sentence(pairs: Sequence[PairedCells]) -> str:
+    """On how many rows pairs were compared, by which interval and test, and over how many p is adjusted."""
+    tests = ", ".join(dict.fromkeys(f"{pair.metric} by {pair.interval} and {pair.test}" for pair in pairs))
+    return f"paired on {_rows(pairs)}; {tests}; p adjusted by Holm over {plural(len(pairs), 'comparison')}"
+
+
 def _rows(pairs: Sequence[PairedCells]) -> str:
     numbers = sorted({pair.num_rows for pair in pairs})
     return f"{numbers[0]} rows" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} rows"
 
 
-def _p_value(value: float | None) -> str:
+def show_p_value(value: float | None) -> str:
+    """A p-value, with three decimals."""
     if value is None:
         return ""
     return "<0.001" if value < 0.001 else f"{value:.3f}"

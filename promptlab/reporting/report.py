@@ -8,6 +8,7 @@ from pathlib import Path
 from promptlab.errors import UsageError
 from promptlab.files import write_bytes
 from promptlab.reporting.content import make_document
+from promptlab.reporting.document import Document
 from promptlab.reporting.html import to_html
 from promptlab.reporting.markdown import to_markdown
 from promptlab.reporting.tables import to_csv
@@ -27,7 +28,9 @@ def write_report(results: RunResults, *, formats: Sequence[str] = tuple(FILES)) 
         UsageError: another format.
         StoreError: the folder cannot be written.
     """
-    return [_write(results, results.folder / _file_name(name), name) for name in formats]
+    paths = {name: results.folder / _file_name(name) for name in formats}
+    document = make_document(results) if {"html", "md"} & set(formats) else None
+    return [_write(path, _render(results, document, name)) for name, path in paths.items()]
 
 
 def write_report_to(results: RunResults, path: Path) -> Path:
@@ -39,7 +42,7 @@ def write_report_to(results: RunResults, path: Path) -> Path:
     """
     name = path.suffix.lstrip(".").lower()
     _file_name(name)
-    return _write(results, path, name)
+    return _write(path, render_report(results, name))
 
 
 def render_report(results: RunResults, name: str) -> str:
@@ -49,14 +52,17 @@ def render_report(results: RunResults, name: str) -> str:
         UsageError: another format.
     """
     _file_name(name)
-    if name == "csv":
+    return _render(results, None if name == "csv" else make_document(results), name)
+
+
+def _render(results: RunResults, document: Document | None, name: str) -> str:
+    if document is None or name == "csv":
         return to_csv(results)
-    document = make_document(results)
     return to_html(document) if name == "html" else to_markdown(document)
 
 
-def _write(results: RunResults, path: Path, name: str) -> Path:
-    write_bytes(path, render_report(results, name).encode("utf-8"))
+def _write(path: Path, text: str) -> Path:
+    write_bytes(path, text.encode("utf-8"))
     return path
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+<<<<<<< HEAD
 from promptlab.learning import learn
+=======
+from promptlab.reporting.adapted import adaptation_sentences
+>>>>>>> adapt2
 from promptlab.reporting.cautions import LOW_MASS, low_mass_pairs, shortened_cells, skipped_groups
 from promptlab.reporting.columns import cut, fit_columns, natural_width
 from promptlab.reporting.few_shot import few_shot_lines
@@ -33,9 +37,14 @@ def summary_lines(results: RunResults, width: int = 80) -> list[str]:
         table = _cell_lines(grids, width)
     elif decided:
         table = _grid_lines(grids, width)
+<<<<<<< HEAD
     fitted = few_shot_lines(learn(results), width) if results.few_shot else []
     between = [""] if table and fitted else []
     return [*table, *_notes(grids, num_decided=len(decided), width=width), *between, *fitted]
+=======
+    said = [*adaptation_sentences(results, grids), *_notes(grids, num_decided=len(decided))]
+    return [*table, *(line for one in said for line in textwrap.wrap(one, width, subsequent_indent=_GAP))]
+>>>>>>> adapt2
 
 
 def _grid_lines(grids: Sequence[Grid], width: int) -> list[str]:
@@ -137,7 +146,7 @@ def _cell_numbers(grid: Grid, cell: Result) -> list[str]:
     return [found[0] if found else MISSING, percent(found[1] if found else None), percent(cell.mass)]
 
 
-def _notes(grids: Sequence[Grid], *, num_decided: int, width: int) -> list[str]:
+def _notes(grids: Sequence[Grid], *, num_decided: int) -> list[str]:
     """Ensembles, agreement, low mass, rows that were cut and skipped cells, in words."""
     sentences = [*_ensemble_sentences(grids), *_agreement_sentences(grids)]
     low = sum(len(low_mass_pairs(grid)) for grid in grids)
@@ -153,7 +162,7 @@ def _notes(grids: Sequence[Grid], *, num_decided: int, width: int) -> list[str]:
         number = sum(group.num_cells for group in groups)
         total = plural(num_decided + number, "cell")
         sentences.append(f"skipped {number} of {total}, first reason: {' '.join(groups[0].reason.split())}")
-    return [line for sentence in sentences for line in textwrap.wrap(sentence, width, subsequent_indent=_GAP)]
+    return sentences
 
 
 def _ensemble_sentences(grids: Sequence[Grid]) -> list[str]:

@@ -41,7 +41,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def run(call: Call, moods: Path, tiny: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Call:
     """`promptlab run` on the user's own task and a tiny model, without the pictures of a report, which take seconds."""
 
-    def no_report(results: object) -> list[Path]:
+    def no_report(results: object, **formats: object) -> list[Path]:
         return []
 
     monkeypatch.setattr("promptlab.reporting.report.write_report", no_report)

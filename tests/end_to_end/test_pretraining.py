@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from promptlab.reporting.report import render_report
+from promptlab.results import read_results
 from tests.end_to_end.terminal import Call, assert_fault
 
 TEXT = "\n\n".join(
@@ -38,6 +41,38 @@ def test_a_model_is_adapted_checked_run_and_compared(call: Call, run: Call, note
     compared = call("compare", "both", "both", "--model", base, "--model", "adapted", "--output", "json")
     assert compared.code == 0 and "adapted" in compared.out
     assert json.loads((Path("adapted") / "training" / "adaptation.json").read_text())["steps"] == 3
+
+
+def test_a_run_of_both_tells_what_adaptation_changed_without_the_models(
+    call: Call, run: Call, notes: Path, tiny: dict[str, Path]
+) -> None:
+    """On the screen and in the report; after `rescore` too, from the run's folder alone."""
+    base = Path(shutil.copytree(tiny["bert"], "base"))
+    assert call("pretrain", "--model", base, "--corpus", notes, *SHORT, "-o", "adapted").code == 0
+    flags = ("--templates", "mood/it_was", "--verbalizers", "mood/great_terrible", "--name", "both")
+    said = run(*flags, model="base,adapted")
+    assert said.code == 0 and "adapted, adapted from base: perplexity of held-out text of the domain" in said.out
+    alone = run(*flags[:-1], "one", model="adapted")
+    assert alone.code == 0 and "adapted from" not in alone.out
+    for folder in ("base", "adapted"):
+        shutil.rmtree(folder)
+    before = _section("both")
+    assert any(line.startswith("| held-out text of the domain |") for line in before)
+    assert any(line.startswith("| moods | it\\_was | instructive | great\\_terrible | none |") for line in before)
+    assert not any("moods | it\\_was" in line and "batch" in line for line in before)
+    assert call("rescore", "both", "--calibrations", "batch").code == 0
+    assert any("moods | it\\_was" in line and "batch" in line for line in _section("both"))
+    assert [] == _section("one")
+
+
+def _section(name: str) -> list[str]:
+    """The lines of the report about adaptation."""
+    lines = render_report(read_results(Path("results") / name), "md").splitlines()
+    if "## What adaptation changed" not in lines:
+        return []
+    start = lines.index("## What adaptation changed")
+    end = next(index for index in range(start + 1, len(lines)) if lines[index].startswith("## "))
+    return lines[start:end]
 
 
 @pytest.mark.parametrize(
