@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-<<<<<<< HEAD
 from promptlab.learning import learn
-=======
 from promptlab.reporting.adapted import adaptation_section
->>>>>>> adapt2
 from promptlab.reporting.appendix import cell_section, cost_section, repeat_section
 from promptlab.reporting.cautions import CAUTION_KINDS, cautions, low_mass_pairs, skipped_groups
 from promptlab.reporting.document import Document, Figure, Paragraph, Part, Section, Subheading, Table, make_table
@@ -70,11 +67,8 @@ def make_document(results: RunResults) -> Document:
     sections = [
         Section("What was asked and run", "asked", tuple(_asked(results, grids))),
         Section("Headline", "headline", tuple(headline_parts(grids))),
-<<<<<<< HEAD
         Section("Hard against fitted", "few-shot", tuple(few_shot_parts(learn(results)))),
-=======
         adaptation_section(results, grids),
->>>>>>> adapt2
         Section("Every template", "templates", tuple(_templates(grids))),
         Section("What calibration changed", "calibration", tuple(_calibration(grids))),
         Section("Mass on label words and warnings", "warnings", tuple(_warnings(results, grids))),

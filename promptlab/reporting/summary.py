@@ -8,11 +8,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-<<<<<<< HEAD
 from promptlab.learning import learn
-=======
 from promptlab.reporting.adapted import adaptation_sentences
->>>>>>> adapt2
 from promptlab.reporting.cautions import LOW_MASS, low_mass_pairs, shortened_cells, skipped_groups
 from promptlab.reporting.columns import cut, fit_columns, natural_width
 from promptlab.reporting.few_shot import few_shot_lines
@@ -37,14 +34,11 @@ def summary_lines(results: RunResults, width: int = 80) -> list[str]:
         table = _cell_lines(grids, width)
     elif decided:
         table = _grid_lines(grids, width)
-<<<<<<< HEAD
     fitted = few_shot_lines(learn(results), width) if results.few_shot else []
     between = [""] if table and fitted else []
-    return [*table, *_notes(grids, num_decided=len(decided), width=width), *between, *fitted]
-=======
     said = [*adaptation_sentences(results, grids), *_notes(grids, num_decided=len(decided))]
-    return [*table, *(line for one in said for line in textwrap.wrap(one, width, subsequent_indent=_GAP))]
->>>>>>> adapt2
+    notes = [line for one in said for line in textwrap.wrap(one, width, subsequent_indent=_GAP)]
+    return [*table, *notes, *between, *fitted]
 
 
 def _grid_lines(grids: Sequence[Grid], width: int) -> list[str]:
