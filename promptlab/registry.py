@@ -80,5 +80,13 @@ BACKENDS.register("replaced_token", "promptlab.backends.replaced_token:ReplacedT
 
 METHODS: Registry[Any] = Registry("method")
 
-for _name, _class in {"bitfit": "BitFit", "prompt_fine_tune": "PromptFineTune"}.items():
+for _name, _class in {
+    "adapter": "Adapter",
+    "bitfit": "BitFit",
+    "ia3": "Ia3",
+    "layer_norm": "LayerNorm",
+    "lora": "Lora",
+    "prefix": "Prefix",
+    "prompt_fine_tune": "PromptFineTune",
+}.items():
     METHODS.register(_name, f"promptlab.methods.{_name}:{_class}")
