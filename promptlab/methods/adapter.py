@@ -66,8 +66,8 @@ class Adapter(Method):
 
 def _attach(setting: Setting, context: Context) -> Attachment:
     modules, model = modules_of(context.backend, method=Adapter.name), context.backend.model
-    placement, activation = _options(setting)
-    width = max(1, model.config.hidden_size // int(setting.options.get("reduction", REDUCTION)))
+    placement, activation, reduction = _options(setting)
+    width = max(1, int(model.config.hidden_size // reduction))
     parameters = _bottlenecks(model, _PLACES[placement], width, context)
     passes = Passes(model)
     handles = [
@@ -84,15 +84,18 @@ def _attach(setting: Setting, context: Context) -> Attachment:
     return Attachment(parameters, detach)
 
 
-def _options(setting: Setting) -> tuple[Placement, str]:
-    """Placement and activation of a setting, those that there are."""
+def _options(setting: Setting) -> tuple[Placement, str, float]:
+    """Placement, activation and reduction of a setting, those that there are."""
+    reduction = float(setting.options.get("reduction", REDUCTION))
     placement = setting.options.get("placement", "houlsby")
     activation = setting.options.get("activation", "gelu")
     if placement not in _PLACES:
         raise ModelError(f"adapter: the placement '{placement}' is unknown: choose one of {', '.join(_PLACES)}.")
     if activation not in _ACTIVATIONS:
         raise ModelError(f"adapter: the activation '{activation}' is unknown: choose one of {', '.join(_ACTIVATIONS)}.")
-    return placement, activation
+    if reduction <= 0:
+        raise ModelError(f"adapter: the reduction is {reduction:g}: it is above 0.")
+    return placement, activation, reduction
 
 
 def _bottlenecks(model: Any, places: tuple[str, ...], width: int, context: Context) -> dict[str, torch.nn.Parameter]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from promptlab.errors import ModelError
 from promptlab.methods.attaching import Attachment
 from promptlab.seeding import derive_generator
 
@@ -28,10 +29,15 @@ def inject(model: Any, config: Any, *, seed: int) -> Attachment:
         model: the model of transformers.
         config: a configuration of peft with the modules it targets.
         seed: of the start.
+
+    Raises:
+        ModelError: the model has layers of peft already.
     """
     from peft import inject_adapter_in_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    if hasattr(model, "peft_config"):
+        raise ModelError("the model has an adapter of peft already: detach it first.")
     needed = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     with _torch_seed():
         inject_adapter_in_model(config, model, _ADAPTER)

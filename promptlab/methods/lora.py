@@ -54,18 +54,23 @@ def lora_config(setting: Setting, modules: Modules) -> Any:
     """The setting as peft's `LoraConfig`.
 
     Raises:
-        ModelError: LoRA's dropout is asked for where the setting has dropout off.
+        ModelError: there is no such rank or role, or LoRA's dropout is asked for where the setting has dropout off.
     """
     from peft import LoraConfig
 
+    rank, targets = int(setting.options.get("rank", RANK)), setting.options.get("targets", TARGETS)
     dropout = float(setting.options.get("dropout", 0.0))
+    if rank < 1:
+        raise ModelError(f"lora: its option rank is {rank}: a rank is 1 or more.")
+    if not targets or not set(targets) <= set(ROLES):
+        raise ModelError(f"lora: its option targets is {list(targets)}: choose some of {', '.join(ROLES)}.")
     if dropout and not setting.dropout:
         raise ModelError(f"lora: its option dropout is {dropout:g}, and the setting has dropout off: set dropout=True.")
     return LoraConfig(
-        r=int(setting.options.get("rank", RANK)),
+        r=rank,
         lora_alpha=int(setting.options.get("alpha", ALPHA)),
         lora_dropout=dropout,
-        target_modules=modules.pattern(modules.paths(setting.options.get("targets", TARGETS))),
+        target_modules=modules.pattern(modules.paths(targets)),
     )
 
 

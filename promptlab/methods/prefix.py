@@ -52,13 +52,11 @@ class Prefix(Method):
         """See `Method.fit`; what is handed back has the keys and values alone."""
         prefix = _make_prefix(setting, context)
         fitted = fit_at_mask(attach_prefix(prefix, context), shots, setting, context)
-        prefix.collapse()
-        return replace(fitted, tensors=detached(prefix.parameters))
+        return replace(fitted, tensors=detached(prefix.collapsed().parameters))
 
     def load(self, tensors: Mapping[str, torch.Tensor], setting: Setting, context: Context) -> Fitted:
         """See `Method.load`."""
-        prefix = _make_prefix(setting, context)
-        prefix.collapse()
+        prefix = _make_prefix(setting, context).collapsed()
         return load_at_mask(attach_prefix(prefix, context), tensors, context)
 
     def refusal(self, backend: Backend) -> str | None:
@@ -68,37 +66,39 @@ class Prefix(Method):
         return refusal_of(backend, method=self.name)
 
 
-@dataclass
+@dataclass(frozen=True, slots=True, eq=False)
 class KeyValues:
     """The keys and values of a prefix: the parameters that move, and how they are made of them.
 
     `make` gives (2, layer, token, dim), keys first.
     """
 
-    parameters: dict[str, torch.nn.Parameter]
+    parameters: Mapping[str, torch.nn.Parameter]
     make: Callable[[], Float[torch.Tensor, "two layer token dim"]]
 
-    def collapse(self) -> None:
-        """Hold keys and values themselves in place of what made them."""
+    def collapsed(self) -> KeyValues:
+        """The same keys and values, which move themselves and need nothing that made them."""
         import torch
 
         with torch.no_grad():
             keys, values = self.make().clone()
-        held = {"keys": torch.nn.Parameter(keys), "values": torch.nn.Parameter(values)}
-        self.parameters, self.make = held, lambda: torch.stack([held["keys"], held["values"]])
+        return _of({"keys": torch.nn.Parameter(keys), "values": torch.nn.Parameter(values)})
 
 
 def attach_prefix(prefix: KeyValues, context: Context, *, is_shown: bool = True) -> Attachment:
     """Put a prefix before the texts of a model; with `is_shown` False nothing attends to it.
 
     Raises:
-        ModelError: the model does not follow the attention interface.
+        ModelError: the model does not follow the attention interface, or has a prefix already.
     """
     model, modules = context.backend.model, modules_of(context.backend, method=Prefix.name)
     if modules.attention is None:
         raise ModelError(_NO_INTERFACE.format(context.backend.scorer.architecture))
+    before = model.config._attn_implementation
+    if before == INTERFACE:
+        raise ModelError("the model has a prefix already: detach it first.")
     _register()
-    passes, before = Passes(model, lambda: prefix.make()), model.config._attn_implementation
+    passes = Passes(model, prefix.make)
     attentions = [module for _, module in modules.find(model, modules.attention)]
     for module in attentions:
         setattr(module, _SITE, (passes, is_shown))
@@ -162,10 +162,13 @@ def _make_prefix(setting: Setting, context: Context) -> KeyValues:
 
 def _direct(context: Context, layers: int, number: int, dim: int) -> KeyValues:
     """Keys and values that move themselves: normal, small."""
+    return _of({name: _drawn(context, name, (layers, number, dim), SPREAD) for name in ("keys", "values")})
+
+
+def _of(held: Mapping[str, torch.nn.Parameter]) -> KeyValues:
+    """Keys and values as they are held."""
     import torch
 
-    shape = (layers, number, dim)
-    held = {name: _drawn(context, name, shape, SPREAD) for name in ("keys", "values")}
     return KeyValues(held, lambda: torch.stack([held["keys"], held["values"]]))
 
 

@@ -69,12 +69,11 @@ def test_bert_is_changed_where_it_is_said(backends: dict[str, Any], placement: s
     assert torch.allclose(states, found, atol=2e-5)
 
 
-def shifted(backend: Any, place: str, by: float, **options: Any) -> Any:
-    """Bottlenecks that do nothing, but for one that adds a number everywhere."""
-    setting = Setting(learning_rate=0.0, steps=1, options=options)
-    context = make_context(backend)
+def shifted(backend: Any, place: str, added: torch.Tensor) -> Any:
+    """Bottlenecks that do nothing, but for one that adds a vector everywhere."""
+    setting, context = Setting(learning_rate=0.0, steps=1), make_context(backend)
     with Adapter().fit(make_shots(backend), setting, context) as fitted:
-        tensors = {**fitted.tensors, f"{place}.up.bias": torch.linspace(0, by, 32)}
+        tensors = {**fitted.tensors, f"{place}.up.bias": added}
     return Adapter().load(tensors, setting, context)
 
 
@@ -82,7 +81,7 @@ def test_albert_has_a_bottleneck_for_each_time_that_it_runs_its_layer(backends: 
     """The bottleneck of the second layer changes the second layer alone, with the same weights as the first."""
     albert, ids, added = backends["albert"].model.albert, torch.arange(5, 15)[None], torch.linspace(0, 2, 32)
     layer = albert.encoder.albert_layer_groups[0].albert_layers[0]
-    with shifted(backends["albert"], "feed_forward.1", 2.0), torch.no_grad():
+    with shifted(backends["albert"], "feed_forward.1", added), torch.no_grad():
         found = albert(ids).last_hidden_state
     with torch.no_grad():
         states = layer(albert.encoder.embedding_hidden_mapping_in(albert.embeddings(ids)))
@@ -92,14 +91,19 @@ def test_albert_has_a_bottleneck_for_each_time_that_it_runs_its_layer(backends: 
 
 
 def test_modernbert_is_changed_after_the_sum_of_a_layer(backends: dict[str, Any]) -> None:
-    """It norms at the start of each part, so that one bottleneck a layer adds to what leaves the layer."""
-    model, ids, added = backends["modernbert"].model.model, torch.arange(5, 15)[None], torch.linspace(0, 2, 32)
-    with shifted(backends["modernbert"], "feed_forward.0", 2.0, placement="pfeiffer"), torch.no_grad():
+    """It norms at the start of each part, so that one bottleneck a layer reads what leaves the layer and adds to it."""
+    model, ids = backends["modernbert"].model.model, torch.arange(5, 15)[None]
+    with fit(backends["modernbert"], placement="pfeiffer") as fitted, torch.no_grad():
         found = model(ids).last_hidden_state
-    handle = model.layers[0].register_forward_hook(lambda module, args, output: output + added)
+
+    def naive(number: int) -> Any:
+        return lambda module, args, output: output + bottleneck(fitted.tensors, f"feed_forward.{number}", output)
+
+    handles = [layer.register_forward_hook(naive(number)) for number, layer in enumerate(model.layers)]
     with torch.no_grad():
         expected = model(ids).last_hidden_state
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     assert torch.allclose(expected, found, atol=2e-5)
 
 
@@ -123,10 +127,11 @@ def test_parameters_are_counted(backends: dict[str, Any], kind: str, options: di
     ("options", "message"),
     [
         ({"placement": "parallel"}, "the placement 'parallel' is unknown: choose one of houlsby, pfeiffer."),
+        ({"reduction": 0}, "the reduction is 0: it is above 0."),
         ({"activation": "tanh"}, "the activation 'tanh' is unknown: choose one of gelu, relu."),
     ],
 )
-def test_unknown_options_are_refused(backends: dict[str, Any], options: dict[str, str], message: str) -> None:
+def test_unknown_options_are_refused(backends: dict[str, Any], options: dict[str, Any], message: str) -> None:
     """The sentence says what there is."""
     with pytest.raises(ModelError) as caught:
         fit(backends["bert"], **options)

@@ -109,6 +109,7 @@ def test_detaching_leaves_nothing(backends: dict[str, Any], name: str) -> None:
     """After a fit, and after tensors were loaded, the model has its own modules and no hook of ours."""
     backend, context, setting = backends["albert"], make_context(backends["albert"]), Setting(steps=2)
     before = facts_of(backend.model)
+    assert all(parameter.requires_grad for parameter in backend.model.parameters())
     with METHODS.get(name)().fit(make_shots(backend), setting, context) as fitted:
         assert name == "layer_norm" or before != facts_of(backend.model)
     assert before == facts_of(backend.model)

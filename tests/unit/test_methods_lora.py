@@ -94,6 +94,32 @@ def test_dropout_is_on_in_the_fit_alone(backends: dict[str, Any]) -> None:
         assert any(not torch.equal(other.tensors[name], tensor) for name, tensor in fitted.tensors.items())
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0}, "lora: its option rank is 0: a rank is 1 or more."),
+        (
+            {"targets": ("query", "head")},
+            "lora: its option targets is ['query', 'head']: choose some of query, key, value, attention_output, "
+            "feed_forward_in, feed_forward_out.",
+        ),
+    ],
+)
+def test_unknown_options_are_refused(backends: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    """The sentence says what there is."""
+    with pytest.raises(ModelError) as caught:
+        fit(backends["bert"], Setting(options=options))
+    assert message == str(caught.value)
+
+
+def test_a_second_adapter_of_peft_is_refused(backends: dict[str, Any]) -> None:
+    """Two in one model would share their names; the first is left as it is."""
+    with fit(backends["bert"], shortened(Lora(), steps=1)):
+        with pytest.raises(ModelError, match="the model has an adapter of peft already: detach it first"):
+            fit(backends["bert"], shortened(Lora(), steps=1))
+        assert backends["bert"].model.get_submodule(f"{PATH}.lora_A") is not None
+
+
 def test_dropout_without_the_settings_is_refused(backends: dict[str, Any]) -> None:
     """An option that would do nothing is not passed over, and the model is left alone."""
     message = r"^lora: its option dropout is 0.1, and the setting has dropout off: set dropout=True\.$"

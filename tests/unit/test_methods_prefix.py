@@ -162,6 +162,16 @@ def test_two_models_have_prefixes_of_their_own(backends: dict[str, Any]) -> None
     second.detach()
 
 
+def test_a_second_prefix_is_refused(backends: dict[str, Any]) -> None:
+    """It would take the place of the first, and detaching would not bring the model's own attention back."""
+    context, nothing = make_context(backends["bert"]), torch.zeros(2, 5, 32)
+    attached = attach_prefix(fixed(nothing, nothing), context)
+    with pytest.raises(ModelError, match="the model has a prefix already: detach it first"):
+        attach_prefix(fixed(nothing, nothing), context)
+    attached.detach()
+    assert "sdpa" == backends["bert"].model.config._attn_implementation
+
+
 def test_deberta_is_refused(backends: dict[str, Any]) -> None:
     """The sentence says what is missing and what to take."""
     expected = (
