@@ -116,6 +116,7 @@ def test_detaching_leaves_nothing(backends: dict[str, Any], name: str) -> None:
     with METHODS.get(name)().load(fitted.tensors, setting, context):
         pass
     assert before == facts_of(backend.model)
+    assert not [name for module in backend.model.modules() for name in vars(module) if "prefix" in name]
 
 
 def facts_of(model: Any) -> list[Any]:
