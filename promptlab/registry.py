@@ -80,5 +80,19 @@ BACKENDS.register("replaced_token", "promptlab.backends.replaced_token:ReplacedT
 
 METHODS: Registry[Any] = Registry("method")
 
-for _name, _class in {"bitfit": "BitFit", "prompt_fine_tune": "PromptFineTune", "soft_prompt": "SoftPrompt"}.items():
+for _name, _class in {
+    "adapter": "Adapter",
+    "bitfit": "BitFit",
+    "demonstrations": "Demonstrations",
+    "head_fine_tune": "HeadFineTune",
+    "ia3": "Ia3",
+    "layer_norm": "LayerNorm",
+    "linear_probe": "LinearProbe",
+    "lora": "Lora",
+    "prefix": "Prefix",
+    "prompt_fine_tune": "PromptFineTune",
+    "prototypical": "Prototypical",
+    "soft_prompt": "SoftPrompt",
+    "soft_verbalizer": "SoftVerbalizer",
+}.items():
     METHODS.register(_name, f"promptlab.methods.{_name}:{_class}")
