@@ -80,5 +80,13 @@ BACKENDS.register("replaced_token", "promptlab.backends.replaced_token:ReplacedT
 
 METHODS: Registry[Any] = Registry("method")
 
-for _name, _class in {"bitfit": "BitFit", "prompt_fine_tune": "PromptFineTune"}.items():
+for _name, _class in {
+    "bitfit": "BitFit",
+    "demonstrations": "Demonstrations",
+    "head_fine_tune": "HeadFineTune",
+    "linear_probe": "LinearProbe",
+    "prompt_fine_tune": "PromptFineTune",
+    "prototypical": "Prototypical",
+    "soft_verbalizer": "SoftVerbalizer",
+}.items():
     METHODS.register(_name, f"promptlab.methods.{_name}:{_class}")
