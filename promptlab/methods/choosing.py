@@ -6,7 +6,7 @@ shown to itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -46,8 +46,10 @@ class Showing:
         """The options of a setting.
 
         Raises:
-            UsageError: the value of an option is unknown.
+            UsageError: an option or its value is unknown.
         """
+        for option in setting.options:
+            check_choice(_NAME, "option", option, [one.name for one in fields(cls)])
         made = cls(**setting.options)
         for option, known in {"choice": Choice, "order": Order, "embedding": Embedding}.items():
             check_choice(_NAME, option, getattr(made, option), get_args(known))

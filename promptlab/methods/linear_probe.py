@@ -36,15 +36,16 @@ class LinearProbe(Method):
     uses_words: ClassVar[bool] = False
 
     def grid(self) -> tuple[Setting, ...]:
-        """Strengths of the penalty, and the state of the first token."""
-        tried = (("mask", 0.01), ("mask", 0.1), ("mask", 1.0), ("first", 0.01))
+        """Strengths of the penalty on the mask's state, and the other states."""
+        tried = (("mask", 0.01), ("mask", 0.1), ("mean", 0.01), ("first", 0.1))
         return tuple(Setting(steps=0, options={"state": state, "C": strength}) for state, strength in tried)
 
     def fit(self, shots: LabelledPrompts, setting: Setting, context: Context) -> Fitted:
         """See `Method.fit`."""
         check_every_label(shots, context.labels)
         states = last_states(context.backend, shots.prompts, _state(setting))
-        tensors, steps = _fit(states, shots.labels, len(context.labels), strength=float(setting.options["C"]))
+        strength = float(setting.options.get("C", 0.01))
+        tensors, steps = _fit(states, shots.labels, len(context.labels), strength=strength)
         fitted = self.load(tensors, setting, context)
         number = tensors["weights"].numel() + tensors["bias"].numel()
         return replace(fitted, record=FitRecord(number, steps, example_passes=len(shots)))

@@ -29,7 +29,8 @@ class Prototypical(Method):
 
     States are first centred on the mean of the prototypes: those of one template point nearly all the same way.
     Options: `metric` is `cosine` or `euclidean` (minus the mean squared distance over the dimensions); `temperature`
-    divides the similarity before the softmax over labels (Snell et al. 2017, equation 2, at temperature 1).
+    divides the similarity before the softmax over labels (Snell et al. 2017, equation 2, whose sum of squares is ours
+    at a temperature of 1 over the number of dimensions).
     """
 
     name: ClassVar[str] = "prototypical"
@@ -38,7 +39,7 @@ class Prototypical(Method):
 
     def grid(self) -> tuple[Setting, ...]:
         """Metrics and temperatures."""
-        tried = (("cosine", 0.1), ("euclidean", 0.1), ("cosine", 0.3), ("euclidean", 0.3))
+        tried = (("euclidean", 0.05), ("cosine", 0.2), ("euclidean", 0.2), ("cosine", 0.5))
         return tuple(Setting(steps=0, options={"metric": metric, "temperature": heat}) for metric, heat in tried)
 
     def fit(self, shots: LabelledPrompts, setting: Setting, context: Context) -> Fitted:
@@ -53,7 +54,8 @@ class Prototypical(Method):
 
     def load(self, tensors: Mapping[str, torch.Tensor], setting: Setting, context: Context) -> Fitted:
         """See `Method.load`."""
-        metric, temperature = setting.options["metric"], float(setting.options["temperature"])
+        metric = setting.options.get("metric", "euclidean")
+        temperature = float(setting.options.get("temperature", 0.05))
         check_choice(self.name, "metric", metric, get_args(Metric))
         check_shapes(tensors, {"prototypes": (len(context.labels), int(context.backend.model.config.hidden_size))})
         prototypes = tensors["prototypes"].double().numpy()

@@ -32,7 +32,7 @@ class SoftVerbalizer(Method):
 
     def grid(self) -> tuple[Setting, ...]:
         """Learning rates."""
-        return tuple(Setting(learning_rate=rate) for rate in (1e-2, 3e-3, 3e-2, 1e-3))
+        return tuple(Setting(learning_rate=rate) for rate in (3e-3, 1e-3, 1e-2, 3e-4))
 
     def fit(self, shots: LabelledPrompts, setting: Setting, context: Context) -> Fitted:
         """See `Method.fit`."""

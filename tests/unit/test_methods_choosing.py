@@ -89,5 +89,7 @@ def test_unknown_options_are_refused() -> None:
         Showing.of(Setting(options={"choice": "best"}))
     with pytest.raises(UsageError, match=r"order 'random' is unknown. Known: fixed, seeded."):
         Showing.of(Setting(options={"order": "random"}))
+    with pytest.raises(UsageError, match=r"option 'samples' is unknown. Known: num_samples, choice, order, embedding."):
+        Showing.of(Setting(options={"samples": 4}))
     with pytest.raises(UsageError, match=r"num_samples 0 is unknown: write 1 or more."):
         Showing.of(Setting(options={"num_samples": 0}))

@@ -42,9 +42,12 @@ def test_more_prompts_than_a_batch_keep_their_order(backends: dict[str, Any]) ->
 def test_prompt_of_two_masks_gives_its_first_and_without_text_all_tokens(backends: dict[str, Any]) -> None:
     """One state a prompt, whatever it is made of."""
     backend = backends["bert"]
-    two = prompts_of(backend, ["a film"], "{{ text }} was {{ mask }} and {{ mask }}")
+    two = prompts_of(backend, ["a film", "a day"], "{{ text }} was {{ mask }} and {{ mask }}")
     kept = backend.score(two, np.zeros(0, dtype=np.int64), keep_states=True).states
-    assert np.array_equal(kept[:1], decoder_states(backend, two))
+    assert np.array_equal(kept[[0, 2]], decoder_states(backend, two))
+    with torch.no_grad():
+        expected = backend.last_states(two)[[0, 1], [prompt.mask_positions[0] for prompt in two]].numpy()
+    assert np.allclose(expected, last_states(backend, two, "mask"), atol=1e-6)
     empty = prompts_of(backend, [""], "{{ text }} It was {{ mask }}")
     with torch.no_grad():
         expected = backend.last_states(empty)[0].mean(dim=0).numpy()
