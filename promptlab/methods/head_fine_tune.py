@@ -45,7 +45,7 @@ class HeadFineTune(Method):
     def grid(self) -> tuple[Setting, ...]:
         """Learning rates; the model's own dropout is on."""
         plain = Setting(dropout=True, weight_decay=0.01, options={"dense": False})
-        return tuple(replace(plain, learning_rate=rate) for rate in (1e-4, 3e-5, 3e-4, 1e-3))
+        return tuple(replace(plain, learning_rate=rate) for rate in (3e-4, 1e-4, 1e-3, 3e-5))
 
     def fit(self, shots: LabelledPrompts, setting: Setting, context: Context) -> Fitted:
         """See `Method.fit`."""

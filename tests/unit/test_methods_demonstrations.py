@@ -109,9 +109,10 @@ def test_row_beside_which_nothing_fits_is_scored_without(backends: dict[str, Any
     assert np.allclose(expected, fitted.backend.score(long, np.arange(2)).log_probs, atol=1e-5)
 
 
-def test_shots_come_back_from_their_tensors(backends: dict[str, Any]) -> None:
-    """Prompts of unlike lengths, with segment ids, roles, masks and keys."""
-    shots = make_shots(backends["bert"], "{{ text }}{{ sep }}It was {{ mask }}.")
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_shots_come_back_from_their_tensors(backends: dict[str, Any], kind: str) -> None:
+    """Prompts of unlike lengths, with segment ids, roles, masks and keys; RoBERTa's first token has the id 0."""
+    shots = make_shots(backends[kind], "{{ text }}{{ sep }}It was {{ mask }}.")
     found = tensors_to_shots(shots_to_tensors(shots), more={})
     assert shots.labels.tolist() == found.labels.tolist()
     for one, other in zip(shots.prompts, found.prompts, strict=True):

@@ -115,6 +115,7 @@ def test_shot_whose_template_does_not_fit_is_left_out(tokenizers: dict[str, Any]
     none = joined(encoder_of(tokenizer, "bert", max_length=len(row) + room - 1))[1]
     assert [0, 1, 2] == [found.num_left_out for found in (two, one, none)]
     assert (len(row) + 2 * room, len(row) + 2 * room - 1) == (len(two.prompt), len(one.prompt))
+    assert tokenizer.decode(one.prompt.input_ids).endswith("it was good. [SEP]")
     assert row.key == none.prompt.key
     assert 0 == none.num_cut
 
