@@ -218,10 +218,13 @@ class Encoder:
             segment_ids += [part_segment[0]] * len(part.ids) + list(closing_segments)
         if not self.uses_segment_ids:
             segment_ids = [0] * len(ids)
-        return _encoded(ids, segment_ids, roles, num_truncated)
+        return encoded_prompt(ids, segment_ids, roles, num_truncated)
 
 
-def _encoded(ids: list[int], segment_ids: list[int], roles: list[int], num_truncated: int) -> EncodedPrompt:
+def encoded_prompt(
+    ids: Sequence[int], segment_ids: Sequence[int], roles: Sequence[int], num_truncated: int = 0
+) -> EncodedPrompt:
+    """A prompt of tokens, one segment id and one role each, with its masks and the key that they give it."""
     arrays = [np.asarray(values, dtype=np.int32) for values in (ids, segment_ids, roles)]
     masks = tuple(int(position) for position in np.flatnonzero(arrays[2] == Role.MASK))
     return EncodedPrompt(_prompt_key(*arrays), arrays[0], arrays[1], arrays[2], masks, num_truncated)

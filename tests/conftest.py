@@ -89,3 +89,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     for name in ("PROMPTLAB_DATA", "PROMPTLAB_PATH"):
         monkeypatch.delenv(name, raising=False)
     yield
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The gradient of each parameter that a fit moves, as it is before the first step, by name."""
+    import numpy as np
+
+    from promptlab.methods import attaching
+
+    found: dict[str, Any] = {}
+    train = attaching.train
+
+    def spy(batch_loss: Any, parameters: Any, setting: Any, *, num_examples: int, **more: Any) -> Any:
+        batch_loss(np.arange(num_examples)).backward()
+        found.update({name: parameter.grad for name, parameter in parameters.items()})
+        for parameter in parameters.values():
+            parameter.grad = None
+        return train(batch_loss, parameters, setting, num_examples=num_examples, **more)
+
+    monkeypatch.setattr(attaching, "train", spy)
+    return found

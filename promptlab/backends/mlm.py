@@ -214,6 +214,14 @@ class MaskedBackend(Backend):
         finally:
             self._kept.rows, self._kept.wants_states = None, False
 
+    def last_states(self, prompts: Sequence[EncodedPrompt]) -> Float[torch.Tensor, "prompt token dim"]:
+        """States of the last layer in float32, before any head, through which gradients flow where torch keeps them.
+
+        Behind the end of a shorter prompt they mean nothing.
+        """
+        model = self._model
+        return _float(model.base_model(**self._placement.inputs(model, prompts))[0])
+
     @functools.cached_property
     def _model(self) -> Any:
         import torch

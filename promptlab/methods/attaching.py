@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float, Float64, Int64
 
+Predict = Callable[[Sequence[EncodedPrompt]], "Float64[np.ndarray, 'prompt label']"]
+
 
 def unmarked(prompt: EncodedPrompt) -> EncodedPrompt:
     """A prompt as it is."""
@@ -84,21 +86,33 @@ def load_attached(attachment: Attachment, tensors: Mapping[str, torch.Tensor], b
     """
     import torch
 
-    wanted = {name: tuple(parameter.shape) for name, parameter in attachment.parameters.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if wanted != found:
+    try:
+        check_shapes(tensors, {name: tuple(parameter.shape) for name, parameter in attachment.parameters.items()})
+    except ModelError:
         attachment.detach()
-        odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))[0]
-        raise ModelError(
-            f"the tuned tensors do not fit the model: '{odd}' has the shape {found.get(odd)} and should have "
-            f"{wanted.get(odd)}."
-        )
+        raise
     with torch.no_grad():
         for name, parameter in attachment.parameters.items():
             parameter.copy_(tensors[name])
     number = sum(tensor.numel() for tensor in tensors.values())
     record = FitRecord(num_parameters=number, steps=0, example_passes=0, facts=attachment.facts)
     return Fitted(backend, record, tensors, attachment.detach)
+
+
+def check_shapes(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse stored tensors that are not the ones that a fit of this model has.
+
+    Raises:
+        ModelError: a tensor is missing, left over or of another shape.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found == wanted:
+        return
+    odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))[0]
+    raise ModelError(
+        f"the tuned tensors do not fit the model: '{odd}' has the shape {found.get(odd)} and should have "
+        f"{wanted.get(odd)}."
+    )
 
 
 def detached(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
@@ -169,12 +183,11 @@ class LabelBackend(Backend):
     Args:
         inner: runs the model.
         predict: log p(label | prompt) of a batch, natural logarithms.
+        counted: what was counted while it answered, for the facts.
     """
 
-    def __init__(
-        self, inner: Backend, predict: Callable[[Sequence[EncodedPrompt]], Float64[np.ndarray, "prompt label"]]
-    ) -> None:
-        self._inner, self._predict = inner, predict
+    def __init__(self, inner: Backend, predict: Predict, counted: Callable[[], Mapping[str, Any]] = dict) -> None:
+        self._inner, self._predict, self._counted = inner, predict, counted
 
     @property
     def scorer(self) -> Scorer:
@@ -223,8 +236,8 @@ class LabelBackend(Backend):
         )
 
     def facts(self) -> dict[str, Any]:
-        """As the model's own backend."""
-        return self._inner.facts()
+        """As the model's own backend, and what was counted."""
+        return {**self._inner.facts(), **self._counted()}
 
 
 def _mask_loss(

@@ -88,6 +88,15 @@ class Words:
         ids = np.array([tokens[word].pieces[0] for word in verbalizer.words], dtype=np.int64)
         return cls(verbalizer, tuple(labels), ids)
 
+    def shares(self) -> Float64[np.ndarray, "label word"]:
+        """The weight of each word among those of its label, 0 for the words of other labels; a row sums to 1."""
+        shares, start = np.zeros((len(self.labels), len(self.token_ids))), 0
+        for label, words in self.verbalizer.labels.items():
+            weights = np.array([word.weight for word in words])
+            shares[self.labels.index(label), start : start + len(words)] = weights / weights.sum()
+            start += len(words)
+        return shares
+
     def scores(self, log_probs: Float64[np.ndarray, "row word"]) -> Float64[np.ndarray, "row label"]:
         """Label scores from log-probabilities of the words, natural, not normalised over labels."""
         return pool_labels(log_probs, self.verbalizer, self.labels)
