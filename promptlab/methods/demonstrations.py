@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
+from promptlab.deciding import Answers
 from promptlab.methods.attaching import LabelBackend
-from promptlab.methods.base import Answers, Context, FitRecord, Fitted, LabelledPrompts, Method, Setting
+from promptlab.methods.base import Context, FitRecord, Fitted, LabelledPrompts, Method, Setting
 from promptlab.methods.choosing import Chooser, Showing
 from promptlab.methods.features import last_states
 from promptlab.methods.joining import Demonstration, Joiner

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from promptlab.backends.placement import memory_errors
+from promptlab.deciding import Answers
 from promptlab.encoding import Encoder, encoded_prompt
 from promptlab.methods.attaching import Attachment, LabelBackend, autocast, fit_attached, load_attached
-from promptlab.methods.base import Answers, Context, Fitted, LabelledPrompts, Method, Setting
+from promptlab.methods.base import Context, Fitted, LabelledPrompts, Method, Setting
 from promptlab.methods.training import BatchLoss
 from promptlab.methods.weights import attach_weights
 from promptlab.seeding import derive_generator

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import numpy as np
 from scipy.special import log_softmax
 
+from promptlab.deciding import Answers
 from promptlab.methods.attaching import LabelBackend, check_shapes
-from promptlab.methods.base import Answers, Context, FitRecord, Fitted, LabelledPrompts, Method, Setting
+from promptlab.methods.base import Context, FitRecord, Fitted, LabelledPrompts, Method, Setting
 from promptlab.methods.features import check_choice, check_every_label, last_states
 from promptlab.types import EncodedPrompt
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from promptlab.deciding import Answers
 from promptlab.errors import ModelError
 from promptlab.methods.attaching import Attachment, LabelBackend, autocast, fit_attached, load_attached
-from promptlab.methods.base import Answers, Context, Fitted, LabelledPrompts, Method, Setting
+from promptlab.methods.base import Context, Fitted, LabelledPrompts, Method, Setting
 from promptlab.methods.features import decoder_states
 from promptlab.methods.training import BatchLoss
 from promptlab.types import EncodedPrompt

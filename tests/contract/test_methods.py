@@ -17,7 +17,7 @@ from promptlab.rendering import compile_template, render
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
 from promptlab.types import EncodedPrompt, Example
-from tests.tiny_models import FAMILIES
+from tests.tiny_models import FAMILIES, KINDS
 
 LABELS = ("bad", "good")
 TEXTS = {
@@ -26,6 +26,8 @@ TEXTS = {
 }
 UNSEEN = ["a film", "the day was fun", "the food and the room", "all of it was the same"]
 METHODS_OF_ALL = METHODS.names()
+OTHERS = tuple(kind for kind in FAMILIES if kind not in KINDS and kind != "bert_chinese")
+EACH_KIND = (*KINDS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS))
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +67,16 @@ def given(method: Method, context: Context) -> Context:
     return context if method.uses_words else replace(context, words=None)
 
 
-@pytest.fixture(
-    params=[(name, kind) for name in METHODS_OF_ALL for kind in FAMILIES if kind != "bert_chinese"], ids="-".join
-)
-def pair(request: Any, backends: dict[str, Any]) -> tuple[Method, Any]:
+@pytest.fixture(params=EACH_KIND)
+def kind(request: Any) -> str:
+    """An architecture; the ones that only repeat what others show are for the slow run."""
+    return str(request.param)
+
+
+@pytest.fixture(params=METHODS_OF_ALL)
+def pair(request: Any, kind: str, backends: dict[str, Any]) -> tuple[Method, Any]:
     """A method and a backend that it works with."""
-    name, kind = request.param
+    name = request.param
     method, backend = METHODS.get(name)(), backends[kind]
     reason = method.refusal(backend)
     if reason is not None:

@@ -143,6 +143,18 @@ def test_soft_tokens_without_words_need_a_fit(run: Call, tmp_path: Path) -> None
     assert ["soft_prompt"] == [one["method"] for one in stored(tmp_path)["few_shot"]]
 
 
+def test_methods_take_the_words_that_are_named_and_all_shots_there_are(run: Call, tmp_path: Path) -> None:
+    """`--fit-verbalizers` is one fit each; `--shots-short all` takes what a rare label has and says so."""
+    both = "mood/great_terrible,mood/yes_no"
+    few = ("--methods", "soft_prompt", "--shots", 9, "--shots-short", "all", "--seeds", 1, "--selection", "mdl")
+    said = run(*few, "--fit-verbalizers", both, *QUICK)
+    assert 0 == said.code, said.err
+    found = stored(tmp_path)["few_shot"]
+    assert both.split(",") == sorted(one["verbalizer"] for one in found)
+    assert {"mdl"} == {one["fit"]["rule"] for one in found}
+    assert [{"bad": 3, "good": 3}] * 2 == [one["fit"]["short"] for one in found]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [

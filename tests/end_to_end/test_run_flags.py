@@ -48,10 +48,11 @@ def names(said: Said, key: str) -> set[str]:
 
 
 def test_every_flag_is_tried_here(call: Call) -> None:
-    """A flag that `promptlab run --help` lists and no test of this file types is one that nobody has tried."""
+    """A flag that `promptlab run --help` lists and no test here or of few-shot runs types is one that nobody tried."""
     listed = set(re.findall(r"(?<=  )--[a-z-]+", call("run", "--help").out)) - {"--help"}
     assert {"--model", "--store-states", "--amend"} < listed
-    typed = Path(__file__).read_text(encoding="utf-8").replace("_", "-")
+    files = (Path(__file__), Path(__file__).with_name("test_few_shot.py"))
+    typed = "".join(file.read_text(encoding="utf-8") for file in files).replace("_", "-")
     assert [] == sorted(flag for flag in listed if f'"{flag}' not in typed)
 
 
