@@ -26,6 +26,7 @@ from promptlab.probing import (
     SEP,
     SHORT,
     SINGLE,
+    SLACK,
     SPACED_WORDS,
     Subject,
     clause,
@@ -37,7 +38,6 @@ from promptlab.types import EncodedPrompt, WordTokens
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-SLACK = 10  # a difference of so many tolerances is still rounding; more is another computation
 DRIFT = 0.1  # largest median difference in log-probability between dtypes that needs no warning
 
 

@@ -11,9 +11,10 @@ from promptlab.backends.base import Backend
 from promptlab.backends.mlm import MaskedBackend
 from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, ModelError
+from promptlab.fit_auditing import preflight_method
 from promptlab.label_words import find_word_ids
 from promptlab.methods.base import Context, Fitted, LabelledPrompts, Setting, Words
-from promptlab.methods.selecting import Choice, choose_setting
+from promptlab.methods.selecting import Choice, choose_setting, planned_passes
 from promptlab.planning import PlannedBlock, PlannedFit
 from promptlab.preparing import Contexts, encode_shots
 from promptlab.verbalizing import require_words
@@ -31,7 +32,13 @@ class Fit:
 
 
 def fit_block(
-    planned: PlannedBlock, backend: Backend, encoder: Encoder, *, seed: int, on_fit: Callable[[], None] = lambda: None
+    planned: PlannedBlock,
+    backend: Backend,
+    encoder: Encoder,
+    *,
+    seed: int,
+    on_fit: Callable[[int], None] = lambda passes: None,
+    look_first: bool = False,
 ) -> Fit:
     """Choose a setting by the shots alone and fit to all of them.
 
@@ -40,7 +47,8 @@ def fit_block(
         backend: the model, which is changed until what was fitted is detached.
         encoder: of that model.
         seed: the user's seed, for templates that draw.
-        on_fit: told of every fit that the search is done with.
+        on_fit: told of the example passes of every fit that is done.
+        look_first: whether it is checked first, in a few steps, that the method works with the model.
 
     Raises:
         ModelError: the method cannot work with this model, or every setting diverged.
@@ -49,6 +57,8 @@ def fit_block(
     """
     fit, began = _require(planned), time.perf_counter()
     shots, context = _make_context(planned, fit, backend, encoder, seed)
+    if look_first:
+        preflight_method(fit.method, shots, fit.grid[0], context)
     choice = choose_setting(
         fit.method, fit.grid, shots, context, rule=fit.selection, num_folds=fit.num_folds, on_fit=on_fit
     )
@@ -58,9 +68,19 @@ def fit_block(
         fitted = fit.method.fit(shots, setting, context)
     except ModelError as error:
         raise ModelError(f"method '{fit.method.name}', task '{planned.task.name}': {error}") from None
+    on_fit(fitted.record.example_passes)
     done = time.perf_counter()
     record = _describe(fit, fitted, setting, choice, len(shots))
     return Fit(fitted, setting, record, search_s=chosen_at - began, fit_s=done - chosen_at)
+
+
+def count_passes(planned: PlannedBlock) -> list[int]:
+    """The example passes that each fit of a block takes at most, search and all; none where nothing is fitted."""
+    if planned.fit is None:
+        return []
+    fit = planned.fit
+    labels, rule = fit.shots.label_indices, fit.selection
+    return planned_passes(fit.method, fit.grid, labels, rule=rule, num_folds=fit.num_folds, seed=fit.seed)
 
 
 def _require(planned: PlannedBlock) -> PlannedFit:

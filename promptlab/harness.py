@@ -6,11 +6,10 @@ The same command again finds everything stored and does no forward pass; a kille
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +26,7 @@ from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, UsageError
 from promptlab.evaluation import StoredBlock, evaluate
 from promptlab.fit_planning import plan_fits
-from promptlab.fitting import fit_block
+from promptlab.fitting import count_passes, fit_block
 from promptlab.grids import Grid, LoadedRows, load_all_rows, make_grid
 from promptlab.hashing import content_hash
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
@@ -197,12 +196,15 @@ def execute(
 def _describe_model(model: PlannedModel, loaded: LoadedRows, *, seed: int) -> dict[str, Any]:
     masked = [block for block in model.blocks if block.scoring == "mask"]
     groups = [group for block in masked for group in block.groups.values()]
+    passes = [count_passes(block) for block in model.blocks]
     return {
         "model": model.backend.scorer.model,
         "blocks": len(model.blocks),
         "cells": len(model.cells),
         "prompts": sum(len(block.rows.examples) for block in masked),
         "calibration_prompts": sum(len(group.examples) for group in groups),
+        "fits": sum(map(len, passes)),
+        "example_passes": sum(map(sum, passes)),
         "filled_prompts": sum(_count_fills(block, model.encoder, seed) for block in model.blocks),
         "tasks": {name: _describe_task(model, name, len(rows.examples)) for name, rows in loaded.rows.items()},
     }
@@ -300,19 +302,22 @@ def _score_model(
     """Score what every block of one model lacks; whether there was anything."""
     name = model.backend.scorer.model
     expected = [count_missing(block, store.block(block.planned.block_id)) for block in blocks]
+    expected = [
+        number + sum(count_passes(one.planned)) if number else 0 for one, number in zip(blocks, expected, strict=True)
+    ]
     filled = sum(block.num_filled for block, number in zip(blocks, expected, strict=True) if number)
     if filled:
         words = "words in their place" if spec.scoring == "replaced_token" else "words of several tokens"
         progress.say(f"{name}: {words} ask about {filled:,} filled prompts at most, a forward pass each.")
     if any(expected):
         progress.start(name, sum(expected))
-    began, before = time.perf_counter(), done.tally.num_forwards
-    look_first = functools.cache(functools.partial(_look_first, spec, model, progress, done))
+    began, before, fitted_before = time.perf_counter(), done.tally.num_forwards, _fit_seconds(done)
+    looking = _Looking(spec, model, progress, done)
     for block, number in zip(blocks, expected, strict=True):
         if number or block.contexts:
-            _score_block(spec, model, block, store, progress, done, expected=number, look_first=look_first)
+            _score_block(spec, model, block, store, progress, done, expected=number, looking=looking)
     if done.tally.num_forwards > before:
-        done.seconds[f"score {name}"] = time.perf_counter() - began
+        done.seconds[f"score {name}"] = time.perf_counter() - began - (_fit_seconds(done) - fitted_before)
         return True
     can_be_scored = any(has_prompts(block, store.block(block.planned.block_id)) for block in blocks)
     why = "every score is stored already" if can_be_scored else "no row fits into the length"
@@ -329,7 +334,7 @@ def _score_block(
     done: Cost,
     *,
     expected: int,
-    look_first: Callable[[], None],
+    looking: _Looking,
 ) -> None:
     """Encode one block and score what it lacks, window by window; the model is looked at before its first one."""
     block_store, left = store.block(prepared.planned.block_id), expected
@@ -341,13 +346,13 @@ def _score_block(
 
     block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
     if block.num_missing and prepared.planned.fit is not None:
-        look_first()
-        with _fit(spec, model, prepared.planned, block_store, progress, done) as fitted:
-            _score_encoded(spec, fitted, model.encoder, block, store, done, advance, look_first)
+        looking.at_model()
+        with _fit(spec, model, prepared.planned, block_store, done, advance, looking) as fitted:
+            _score_encoded(spec, fitted, model.encoder, block, store, done, advance, looking)
     else:
         if block.num_missing:
             _fill_from_states(model, prepared, block_store)
-        _score_encoded(spec, model.backend, model.encoder, block, store, done, advance, look_first)
+        _score_encoded(spec, model.backend, model.encoder, block, store, done, advance, looking)
     progress.advance(left)  # repeats, rows that do not fit and fills that no prompt took were expected and not scored
 
 
@@ -359,7 +364,7 @@ def _score_encoded(
     store: RunStore,
     done: Cost,
     advance: Callable[[int], None],
-    look_first: Callable[[], None],
+    looking: _Looking,
 ) -> None:
     """Score what an encoded block lacks, window by window."""
     prepared = block.prepared
@@ -367,7 +372,7 @@ def _score_encoded(
     stored, tally = block_store.read(), Tally()
     size = BatchSize.parse(spec.batch_size, backend.device)
     for prompts in missing_windows(block, block_store, stored, encoder, seed=spec.seed):
-        look_first()
+        looking.at_model()
         part = score_block(
             backend,
             block_store,
@@ -380,7 +385,7 @@ def _score_encoded(
         )
         tally.add_all(part)
     for filled, words, known in fill_windows(block, block_store, encoder, seed=spec.seed):
-        look_first()
+        looking.at_model()
         _, part = score_fills(
             backend,
             filled,
@@ -403,11 +408,13 @@ def _fit(
     model: PlannedModel,
     planned: PlannedBlock,
     block_store: BlockStore,
-    progress: Progress,
     done: Cost,
+    advance: Callable[[int], None],
+    looking: _Looking,
 ) -> Iterator[Backend]:
     """What a method makes of a model, until its block is scored."""
-    found = fit_block(planned, model.backend, model.encoder, seed=spec.seed)
+    is_new = looking.is_new(planned)
+    found = fit_block(planned, model.backend, model.encoder, seed=spec.seed, on_fit=advance, look_first=is_new)
     with found.fitted as fitted:
         block_store.write_fit(found.record)
         name = f"{model.backend.scorer.model} {found.record['method']}"
@@ -424,20 +431,46 @@ def _choosing(spec: RunSpec, plan: RunPlan) -> dict[str, Choosing]:
     }
 
 
-def _look_first(spec: RunSpec, model: PlannedModel, progress: Progress, done: Cost) -> None:
-    """The preflight of a model that has something to score.
+@dataclass(slots=True, eq=False)
+class _Looking:
+    """What is looked at before time is spent: the model once, and each method once with each template."""
 
-    Raises:
-        ModelError: the model fails it.
-    """
-    if spec.skip_preflight:
-        return
-    model.backend.facts()  # loads the weights, which is not what is timed
-    name, began = model.backend.scorer.model, time.perf_counter()
-    for check in preflight(model.backend):
-        if check.status == "warn":
-            progress.say(f"{name}, {check.name}: {check.found}. {check.remedy}")
-    done.seconds[f"preflight {name}"] = time.perf_counter() - began
+    spec: RunSpec
+    model: PlannedModel
+    progress: Progress
+    done: Cost
+    _has_looked: bool = False
+    _methods: set[tuple[str, str]] = field(default_factory=set)
+
+    def at_model(self) -> None:
+        """The preflight of a model that has something to score; nothing the second time.
+
+        Raises:
+            ModelError: the model fails it.
+        """
+        if self.spec.skip_preflight or self._has_looked:
+            return
+        self._has_looked = True
+        self.model.backend.facts()  # loads the weights, which is not what is timed
+        name, began = self.model.backend.scorer.model, time.perf_counter()
+        for check in preflight(self.model.backend):
+            if check.status == "warn":
+                self.progress.say(f"{name}, {check.name}: {check.found}. {check.remedy}")
+        self.done.seconds[f"preflight {name}"] = time.perf_counter() - began
+
+    def is_new(self, planned: PlannedBlock) -> bool:
+        """Whether the method of a block has still to be looked at with its template."""
+        if self.spec.skip_preflight or planned.fit is None:
+            return False
+        key = (planned.fit.method.name, planned.template.template.hash)
+        is_new = key not in self._methods
+        self._methods.add(key)
+        return is_new
+
+
+def _fit_seconds(done: Cost) -> float:
+    """How long searches and fits took so far."""
+    return sum(seconds for name, seconds in done.seconds.items() if name.split()[0] in ("search", "fit"))
 
 
 def _fill_from_states(model: PlannedModel, prepared: Prepared, block_store: BlockStore) -> None:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 SMALL_PARAMETERS = 1_000_000  # up to here the tighter promise holds
 TOLERANCES = {"small": 1e-5, "float32": 1e-4, "float16": 0.1, "bfloat16": 0.5}  # in log-probability
+SLACK = 10  # a difference of so many tolerances is still rounding; more is another computation
 MASK, SEP = Segment("mask"), Segment("sep")
 
 

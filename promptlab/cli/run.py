@@ -250,6 +250,9 @@ def _plan_lines(plan: Any) -> list[str]:
     for model in described["models"]:
         counts = f"{model['blocks']} blocks, {model['cells']} cells, at most {_count_prompts(model)}"
         lines += _wrapped(f"{model['model']}: {counts}", "")
+        if model["fits"]:
+            searched = f"{model['fits']:,} fits, those of searches counted"
+            lines += _wrapped(f"{searched}, take at most {model['example_passes']:,} example passes", "  ")
         for task, facts in model["tasks"].items():
             lines.append(f"  {task}: {facts['rows']} rows")
             for kind in ("template", "verbalizer", "ensemble"):

@@ -22,7 +22,7 @@ from promptlab.types import EncodedPrompt, MaskScores
 
 if TYPE_CHECKING:
     import torch
-    from jaxtyping import Float, Float64, Int64
+    from jaxtyping import Float, Float32, Float64, Int64
 
 Predict = Callable[[Sequence[EncodedPrompt]], "Float64[np.ndarray, 'prompt label']"]
 
@@ -170,7 +170,21 @@ class AttachedBackend(Backend):
         keep_states: bool = False,
     ) -> MaskScores:
         """Scores of marked prompts; see `Backend.score`."""
-        return self._inner.score([self._mark(prompt) for prompt in prompts], token_ids, keep_states=keep_states)
+        return self._inner.score(self.marked(prompts), token_ids, keep_states=keep_states)
+
+    def plain_log_probs(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        token_ids: Int64[np.ndarray, " candidate"],
+        *,
+        pad_left: bool = False,
+    ) -> Float32[np.ndarray, "mask candidate"] | None:
+        """Of marked prompts; see `Backend.plain_log_probs`."""
+        return self._inner.plain_log_probs(self.marked(prompts), token_ids, pad_left=pad_left)
+
+    def marked(self, prompts: Sequence[EncodedPrompt]) -> list[EncodedPrompt]:
+        """What the model is given in the place of some prompts."""
+        return [self._mark(prompt) for prompt in prompts]
 
     def facts(self) -> dict[str, Any]:
         """As the model's own backend."""

@@ -206,6 +206,12 @@ class Method(abc.ABC):
             ModelError: the tensors do not fit the model.
         """
 
+    def example_passes(self, num_examples: int, setting: Setting) -> int:
+        """Forward passes of single examples that `fit` takes for so many shots, where nothing ends it early."""
+        from promptlab.methods.training import planned_passes
+
+        return planned_passes(num_examples, setting)
+
     def refusal(self, backend: Backend) -> str | None:
         """Why the method cannot work with a model, or None; known from its configuration alone."""
         return None

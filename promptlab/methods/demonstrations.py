@@ -51,7 +51,11 @@ class Demonstrations(Method):
             states = last_states(context.backend, shots.prompts, showing.embedding)
             tensors[_STATES] = torch.from_numpy(states).float()
         fitted = self.load(tensors, setting, context)
-        return replace(fitted, record=FitRecord(0, steps=0, example_passes=len(shots) if is_nearest else 0))
+        return replace(fitted, record=FitRecord(0, 0, example_passes=self.example_passes(len(shots), setting)))
+
+    def example_passes(self, num_examples: int, setting: Setting) -> int:
+        """See `Method.example_passes`: nothing is fitted, but the nearest shots are found by their states."""
+        return num_examples if Showing.of(setting).choice == "nearest" else 0
 
     def load(self, tensors: Mapping[str, torch.Tensor], setting: Setting, context: Context) -> Fitted:
         """See `Method.load`."""

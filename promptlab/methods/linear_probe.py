@@ -51,6 +51,10 @@ class LinearProbe(Method):
         number = tensors["weights"].numel() + tensors["bias"].numel()
         return replace(fitted, record=FitRecord(number, steps, example_passes=len(shots)))
 
+    def example_passes(self, num_examples: int, setting: Setting) -> int:
+        """See `Method.example_passes`: the frozen model runs once."""
+        return num_examples
+
     def load(self, tensors: Mapping[str, torch.Tensor], setting: Setting, context: Context) -> Fitted:
         """See `Method.load`."""
         state, dim = _state(setting), int(context.backend.model.config.hidden_size)

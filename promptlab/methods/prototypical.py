@@ -53,6 +53,10 @@ class Prototypical(Method):
         fitted = self.load({"prototypes": torch.from_numpy(means).float()}, setting, context)
         return replace(fitted, record=FitRecord(means.size, steps=0, example_passes=len(shots)))
 
+    def example_passes(self, num_examples: int, setting: Setting) -> int:
+        """See `Method.example_passes`: the frozen model runs once."""
+        return num_examples
+
     def load(self, tensors: Mapping[str, torch.Tensor], setting: Setting, context: Context) -> Fitted:
         """See `Method.load`."""
         metric = setting.options.get("metric", "euclidean")

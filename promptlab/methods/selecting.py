@@ -59,7 +59,7 @@ def choose_setting(
     *,
     rule: str,
     num_folds: int,
-    on_fit: Callable[[], None] = lambda: None,
+    on_fit: Callable[[int], None] = lambda passes: None,
 ) -> Choice:
     """Choose a setting by the shots alone.
 
@@ -73,7 +73,7 @@ def choose_setting(
         context: the model and the words.
         rule: one of `RULES`.
         num_folds: in how many parts the shots are cut, at most as many as the rarest label has shots.
-        on_fit: told of every fit.
+        on_fit: told of the example passes of every fit.
     """
     parts = list(split(shots.labels, rule=rule, num_folds=num_folds, seed=context.seed))
     if len(grid) == 1 or not parts:
@@ -86,6 +86,19 @@ def choose_setting(
     usable = [place for place, one in enumerate(tried) if one.fault is None]
     best = min(usable, key=lambda place: _rank(tried[place], rule), default=0)
     return Choice(best, rule, tuple(tried), len(grid) * len(parts), passes)
+
+
+def planned_passes(
+    method: Method, grid: Sequence[Setting], labels: Int64[np.ndarray, " shot"], *, rule: str, num_folds: int, seed: int
+) -> list[int]:
+    """Example passes of each fit of a search, in its order, and last those of a fit to all shots.
+
+    Where settings differ in passes, the last one is the dearest that may be chosen.
+    """
+    parts = list(split(labels, rule=rule, num_folds=num_folds, seed=seed)) if len(grid) > 1 else []
+    search = [method.example_passes(len(seen), setting) for setting in grid for seen, _ in parts]
+    usable = grid if parts else grid[:1]
+    return [*search, max(method.example_passes(len(labels), setting) for setting in usable)]
 
 
 def split(labels: Int64[np.ndarray, " shot"], *, rule: str, num_folds: int, seed: int) -> Iterator[Part]:
@@ -122,7 +135,7 @@ def _try(
     context: Context,
     parts: Sequence[Part],
     place: int,
-    on_fit: Callable[[], None],
+    on_fit: Callable[[int], None],
 ) -> tuple[Tried, int]:
     """How a setting does on the parts that are held out, and the example passes of its fits."""
     is_right, losses, passes = list[bool](), list[float](), 0
@@ -130,14 +143,14 @@ def _try(
         seeded = Context(context.backend, context.labels, context.words, derive_seed(context.seed, place, number))
         try:
             with method.fit(shots.take(seen), setting, seeded) as fitted:
-                passes += fitted.record.example_passes
+                taken = fitted.record.example_passes
                 found = label_log_probabilities(fitted, shots.take(held), seeded, method)
         except ModelError as error:
             return Tried(None, None, str(error)), passes
-        gold = shots.labels[held]
+        passes, gold = passes + taken, shots.labels[held]
         is_right += (found.argmax(axis=1) == gold).tolist()
         losses += (-found[np.arange(len(held)), gold]).tolist()
-        on_fit()
+        on_fit(taken)
     return Tried(float(np.mean(is_right)), float(np.mean(losses))), passes
 
 

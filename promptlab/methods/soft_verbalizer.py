@@ -42,6 +42,10 @@ class SoftVerbalizer(Method):
         fitted = fit_attached(attachment, loss, shots, setting, context, _backend(attachment, context))
         return replace(fitted, record=replace(fitted.record, example_passes=len(shots)))
 
+    def example_passes(self, num_examples: int, setting: Setting) -> int:
+        """See `Method.example_passes`: the frozen model runs once."""
+        return num_examples
+
     def load(self, tensors: Mapping[str, torch.Tensor], setting: Setting, context: Context) -> Fitted:
         """See `Method.load`."""
         attachment = _attach(context)

@@ -5,6 +5,7 @@ Everything random derives from the seed; the same shots, setting and seed give t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +53,9 @@ def train(
         seed: of the order and of dropout.
         on_step: told of every update.
 
+    Returns:
+        What happened; `without_gradient` among the facts names parameters that no step gave a gradient other than zero.
+
     Raises:
         ModelError: the loss or a gradient is no number.
     """
@@ -60,7 +64,7 @@ def train(
     moving = list(parameters.values())
     optimizer = torch.optim.AdamW(_groups(moving, setting))
     batches = _batches(num_examples, setting, seed)
-    steps, passes = list[Step](), 0
+    steps, passes, silent = list[Step](), 0, dict(parameters)
     with _seeded(seed):
         for number in range(setting.steps):
             rate = setting.learning_rate * rate_factor(setting, step=number)
@@ -75,6 +79,7 @@ def train(
                 loss += float(part.detach())
             norm = float(torch.nn.utils.clip_grad_norm_(moving, setting.clip_norm))
             _refuse_divergence(loss, norm, number, setting)
+            silent = {name: one for name, one in silent.items() if one.grad is None or not one.grad.any()}
             optimizer.step()
             steps.append(Step(loss, rate, norm))
             passes += size
@@ -86,8 +91,17 @@ def train(
         steps=len(steps),
         example_passes=passes,
         losses=tuple(_pass_losses(steps, num_examples, setting)),
-        facts={"log": [[step.loss, step.learning_rate, step.gradient_norm] for step in steps]},
+        facts={
+            "log": [[step.loss, step.learning_rate, step.gradient_norm] for step in steps],
+            **({"without_gradient": sorted(silent)} if silent else {}),
+        },
     )
+
+
+def planned_passes(num_examples: int, setting: Setting) -> int:
+    """Forward passes of single examples that a fit takes where nothing ends it early."""
+    sizes = itertools.cycle(_sizes(num_examples, setting.batch_size))
+    return sum(itertools.islice(sizes, setting.steps * setting.accumulate))
 
 
 def rate_factor(setting: Setting, *, step: int) -> float:
@@ -130,9 +144,13 @@ def _batches(num_examples: int, setting: Setting, seed: int) -> Iterator[Int64[n
     number = 0
     while True:
         order = derive_generator(seed, "order", number).permutation(num_examples)
-        for start in range(0, num_examples, setting.batch_size):
-            yield order[start : start + setting.batch_size]
+        yield from np.split(order, np.cumsum(_sizes(num_examples, setting.batch_size))[:-1])
         number += 1
+
+
+def _sizes(num_examples: int, batch_size: int) -> list[int]:
+    """The sizes of the batches of a pass."""
+    return [min(batch_size, num_examples - start) for start in range(0, num_examples, batch_size)]
 
 
 @contextmanager

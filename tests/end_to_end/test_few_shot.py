@@ -143,6 +143,18 @@ def test_soft_tokens_without_words_need_a_fit(run: Call, tmp_path: Path) -> None
     assert ["soft_prompt"] == [one["method"] for one in stored(tmp_path)["few_shot"]]
 
 
+def test_a_plan_counts_the_fits_and_what_they_take(run: Call) -> None:
+    """Two settings on two halves and a last fit, for three shots a label; a last fit alone for one; two draws of each.
+
+    Three steps on batches of 8: all 6 shots each, 4 or 2 where some are held out, and both shots where there are two.
+    """
+    said = run(*FIT, *QUICK, "--dry-run")
+    assert 0 == said.code, said.err
+    of_draw = (2 * (3 * 2 + 3 * 4) + 3 * 6) + 3 * 2
+    assert "24 fits, those of searches counted, take at most 240 example passes" in said.out
+    assert 240 == 2 * 2 * of_draw
+
+
 def test_methods_take_the_words_that_are_named_and_all_shots_there_are(run: Call, tmp_path: Path) -> None:
     """`--fit-verbalizers` is one fit each; `--shots-short all` takes what a rare label has and says so."""
     both = "mood/great_terrible,mood/yes_no"
