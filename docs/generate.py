@@ -215,7 +215,6 @@ def support_page() -> str:
             "What promptlab does with a checkpoint of each architecture. "
             "Every cell was found by doing it on a tiny model with random weights, "
             "and a test does it again: `python -m tests.support` writes this table.",
-            "Methods that tune a model get rows of their own when promptlab has them.",
             _table(["feature", *(title for title, _ in names.values())], rows),
             "## What yes says",
             _table(("feature", "says"), stored["features"].items()),

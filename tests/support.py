@@ -25,7 +25,11 @@ from promptlab.batching import BatchSize
 from promptlab.encoding import Encoder
 from promptlab.errors import ModelError
 from promptlab.filling import Rule, reserve_of
+from promptlab.fit_auditing import preflight_method
 from promptlab.label_words import find_word_ids, slot_contexts
+from promptlab.methods.base import Context, LabelledPrompts
+from promptlab.methods.base import Words as LabelWords
+from promptlab.registry import METHODS
 from promptlab.rendering import compile_template, render
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import MultiToken, Verbalizer
@@ -370,6 +374,47 @@ def special_tokens_in_text(subject: Subject) -> Support:
         ids.count(i) for i in (tokenizer.mask_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id)
     ]
     return close(subject.scores([one]), subject.plain(one))
+
+
+def fits(name: str) -> Feature:
+    """The feature of a method that is fitted."""
+
+    def feature_of(subject: Subject) -> Support:
+        method = METHODS.get(name)()
+        reason = method.refusal(subject.backend)
+        if reason is not None:
+            return Support("no", reason)
+        context, shots = make_fit(subject)
+        mine = context if method.uses_words else replace(context, words=None)
+        setting = replace(method.grid()[0], steps=2)
+        preflight_method(method, shots, setting, mine)
+        asked = context.label_words.token_ids if method.answers == "mask" else np.arange(2)
+        with method.fit(shots, setting, mine) as fitted:
+            expected = fitted.backend.score(shots.prompts, asked).log_probs
+            tensors = {key: tensor.clone() for key, tensor in fitted.tensors.items()}
+        with method.load(tensors, setting, mine) as loaded:
+            return close(loaded.backend.score(shots.prompts, asked).log_probs, expected)
+
+    feature_of.__doc__ = (
+        f"`--methods {name}` can be fitted: tensors get gradients, answers change, do not depend on the batch, and "
+        "come back from what is stored."
+    )
+    return feature_of
+
+
+def make_fit(subject: Subject) -> tuple[Context, LabelledPrompts]:
+    """Four shots of two labels, whose words are single tokens of the vocabulary."""
+    words = ("好", "差") if subject.kind == "bert_chinese" else ("great", "good")
+    verbalizer = Verbalizer.from_labels(dict(zip("ab", words, strict=True)))
+    asked = [prompt(field(text), " It was ", MASK, ".") for text in ("great, good", "no", "yes, no", "good and great")]
+    found = find_word_ids(subject.encoder, verbalizer.words, [slot_contexts(asked[0])])
+    tokens = {word: one for word, one in found.items() if isinstance(one, WordTokens)}
+    shots = LabelledPrompts(tuple(subject.encoded(*asked)), np.array([0, 1, 0, 1]))
+    return Context(subject.backend, ("a", "b"), LabelWords.of(verbalizer, ("a", "b"), tokens), seed=0), shots
+
+
+for method_name in METHODS.names():
+    feature(f"method: {method_name}")(fits(method_name))
 
 
 @feature("preflight")

@@ -13,8 +13,17 @@ from tests.tiny_models import FAMILIES
 STALE = "docs/reference/support.json is not what is found: `python -m tests.support` writes it again."
 
 
-@pytest.mark.parametrize("name", FEATURES)
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+METHOD_KINDS = ("bert", "modernbert", "bert_chinese")  # methods on the others are for the slow run
+CELLS = [
+    pytest.param(
+        kind, name, marks=[pytest.mark.slow] if name.startswith("method: ") and kind not in METHOD_KINDS else []
+    )
+    for kind in ARCHITECTURES
+    for name in FEATURES
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), CELLS)
 def test_support_is_what_is_written(
     tiny: dict[str, Path], backends: dict[str, Any], models: dict[str, Any], kind: str, name: str
 ) -> None:
