@@ -302,13 +302,15 @@ def _score_model(
     """Score what every block of one model lacks; whether there was anything."""
     name = model.backend.scorer.model
     expected = [count_missing(block, store.block(block.planned.block_id)) for block in blocks]
-    expected = [
-        number + sum(count_passes(one.planned)) if number else 0 for one, number in zip(blocks, expected, strict=True)
-    ]
+    passes = [count_passes(one.planned) if number else [] for one, number in zip(blocks, expected, strict=True)]
+    expected = [number + sum(of_block) for number, of_block in zip(expected, passes, strict=True)]
     filled = sum(block.num_filled for block, number in zip(blocks, expected, strict=True) if number)
     if filled:
         words = "words in their place" if spec.scoring == "replaced_token" else "words of several tokens"
         progress.say(f"{name}: {words} ask about {filled:,} filled prompts at most, a forward pass each.")
+    if any(passes):
+        number, taken = sum(map(len, passes)), sum(map(sum, passes))
+        progress.say(f"{name}: {number:,} fits take at most {taken:,} example passes, which count as prompts here.")
     if any(expected):
         progress.start(name, sum(expected))
     began, before, fitted_before = time.perf_counter(), done.tally.num_forwards, _fit_seconds(done)
