@@ -91,7 +91,7 @@ def refuse_homeless(artefacts: Sequence[Artefact], scorers: Sequence[Scorer]) ->
 
 
 def plan_artefacts(
-    grid: Grid, loaded: LoadedRows, artefacts: Sequence[Artefact], backend: Backend, planned: Iterable[PlannedBlock]
+    grid: Grid, loaded: LoadedRows, artefacts: Sequence[Artefact], backend: Backend, planned: Sequence[PlannedBlock]
 ) -> list[PlannedBlock]:
     """The blocks of one model that are scored with artefacts.
 
@@ -203,7 +203,7 @@ def _is_draw_of(artefact: Artefact, task: Task, loaded: LoadedRows) -> bool:
         for one in loaded.shots.get(task.name, ())
         if (one.num_shots, one.draw) == (artefact.num_shots, artefact.draw)
     ]
-    return all(tuple(one.examples.id_texts()) == artefact.row_ids for one in drawn)
+    return all(sorted(one.examples.id_texts()) == sorted(artefact.row_ids) for one in drawn)
 
 
 def _refuse_twins(blocks: Sequence[PlannedBlock]) -> None:

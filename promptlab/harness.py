@@ -124,12 +124,9 @@ def plan_run(spec: RunSpec) -> RunPlan:
     grid = make_grid(spec)
     loaded = load_all_rows(spec, grid)
     grid = replace(grid, tasks=tuple(task for task in grid.tasks if task.name in loaded.rows))
-    models, seen = list[PlannedModel](), dict[str, str]()
-    for name in dict.fromkeys(spec.models):
-        backend = make_backend(name, scoring=spec.scoring, revision=spec.revision, device=spec.device, dtype=spec.dtype)
-        other = seen.setdefault(content_hash(backend.scorer.identity()), name)
-        if other != name:
-            raise UsageError(f"--model {name}: has the same weights and tokenizer as '{other}': name one of them.")
+    models, backends = list[PlannedModel](), _make_backends(spec)
+    refuse_homeless(artefacts, [backend.scorer for backend in backends])
+    for backend in backends:
         encoder = backend.encoder(spec.max_length)
         length = encoder.max_length
         blocks = plan_blocks(grid, loaded, backend.scorer, max_length=length, seed=spec.seed)
@@ -137,7 +134,6 @@ def plan_run(spec: RunSpec) -> RunPlan:
         blocks += plan_fits(grid, loaded, backend, max_length=length, seed=spec.seed)
         blocks += plan_artefacts(grid, loaded, artefacts, backend, blocks)
         models.append(PlannedModel(backend, encoder, tuple(blocks), tuple(plan_ensembles(grid.ensembles, asked))))
-    refuse_homeless(artefacts, [model.backend.scorer for model in models])
     cells = [cell.cell_id for model in models for cell in model.cells]
     return RunPlan(spec.name or _default_name(spec, cells), grid, loaded, tuple(models), spec.seed)
 
@@ -201,6 +197,18 @@ def execute(
     store.drop_old_samples(result.samples for result in [*results, *few_shot])
     store.event("finished", forwards=done.tally.num_forwards)
     return stored
+
+
+def _make_backends(spec: RunSpec) -> list[Backend]:
+    """One for each model, none of them loaded; two names of one model are refused."""
+    backends, seen = list[Backend](), dict[str, str]()
+    for name in dict.fromkeys(spec.models):
+        backend = make_backend(name, scoring=spec.scoring, revision=spec.revision, device=spec.device, dtype=spec.dtype)
+        other = seen.setdefault(content_hash(backend.scorer.identity()), name)
+        if other != name:
+            raise UsageError(f"--model {name}: has the same weights and tokenizer as '{other}': name one of them.")
+        backends.append(backend)
+    return backends
 
 
 def _tell_seen(plan: RunPlan, progress: Progress) -> None:

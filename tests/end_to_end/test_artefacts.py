@@ -165,11 +165,11 @@ def test_the_model_may_lie_elsewhere(fit: Call, run: Call, tmp_path: Path, tiny:
 
 def test_an_artefact_stands_beside_the_hard_prompt_of_its_shots(fit: Call, run: Call, tmp_path: Path) -> None:
     """With `--shots` the hard prompt is chosen by the same rows, and the two are told apart by the draw."""
-    fit("-o", "kept")
-    both = ("--methods", "zero_shot", "--shots", 3, "--seeds", 1, "--calibrations", "none")
+    fit("-o", "kept", shots=1)
+    both = ("--methods", "zero_shot", "--shots", 1, "--seeds", 1, "--calibrations", "none")
     said = run("--artefact", "kept", *both, "--name", "both", model=None)
     assert 0 == said.code, said.err
-    assert {("soft_prompt", 3, 0), ("zero_shot", 3, 0)} == {
+    assert {("soft_prompt", 1, 0), ("zero_shot", 1, 0)} == {
         (one["method"], one["num_shots"], one["draw"]) for one in stored(tmp_path, "both")
     }
     other = run("--artefact", "kept", *both, "--seed", 5, "--name", "other", model=None)
