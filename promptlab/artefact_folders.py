@@ -97,10 +97,12 @@ def read_artefact(folder: Path) -> Artefact:
         if artefact.words is not None:
             hashes.append((stored["words"]["hash"], artefact.words.hash, "words"))
     except (KeyError, TypeError, ValueError, PromptlabError):
-        raise StoreError(f"{folder / HEAD}: is not what promptlab writes: save the artefact anew.") from None
+        raise StoreError(f"{folder / HEAD}: is not what promptlab writes: delete the folder and fit anew.") from None
     changed = next((what for was, found, what in hashes if was != found), "text" if not is_whole else None)
     if changed:
-        raise StoreError(f"{folder / HEAD}: its {changed} was changed after it was saved: save the artefact anew.")
+        raise StoreError(
+            f"{folder / HEAD}: its {changed} was changed after it was saved: delete the folder and fit anew."
+        )
     if artefact.method not in METHODS.names():
         known = ", ".join(METHODS.names())
         raise StoreError(f"{folder / HEAD}: method '{artefact.method}' is unknown here. Known: {known}.")
@@ -189,9 +191,9 @@ def load_tensors(artefact: Artefact) -> Mapping[str, torch.Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}: save the artefact anew.") from None
+        raise StoreError(f"{path}: cannot be read: {error.strerror}: delete the folder and fit anew.") from None
     if bytes_hash(content) != artefact.tensors_hash:
-        raise StoreError(f"{path}: is not the file that was saved with artefact.json: save the artefact anew.")
+        raise StoreError(f"{path}: is not the file that was saved with artefact.json: delete the folder and fit anew.")
     tensors: dict[str, torch.Tensor] = load(content)
     return tensors
 
@@ -218,7 +220,7 @@ def _read_head(folder: Path) -> dict[str, Any]:
     stored = read_json(folder / HEAD)
     version = stored.get("schema_version") if isinstance(stored, dict) else None
     if not isinstance(version, int):
-        raise StoreError(f"{folder / HEAD}: is not what promptlab writes: save the artefact anew.")
+        raise StoreError(f"{folder / HEAD}: is not what promptlab writes: delete the folder and fit anew.")
     if version > SCHEMA_VERSION:
         raise StoreError(f"{folder / HEAD}: was written by a newer promptlab (schema {version}): upgrade promptlab.")
     found: dict[str, Any] = stored

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from promptlab.artefact_folders import HEAD, as_bytes, bytes_hash, read_artefact
+from promptlab.artefact_folders import HEAD, TENSORS, as_bytes, bytes_hash, read_artefact
 from promptlab.artefacts import Artefact, Base, find_versions
 from promptlab.backends.base import Backend
 from promptlab.backends.mlm import MaskedBackend
 from promptlab.canaries import Canary, canary_rows, encode_canaries, score_canaries
 from promptlab.errors import StoreError
 from promptlab.fitting import Fit
+from promptlab.hashing import file_hash
 from promptlab.planning import PlannedBlock
 
 FITS = "fits"  # the folder of a run's artefacts inside the run's own
@@ -69,13 +70,14 @@ def folder_of(planned: PlannedBlock, run: Path) -> Path:
 
 
 def is_kept(planned: PlannedBlock, folder: Path) -> bool:
-    """Whether a folder has the artefact of a block already, so that it need not be fitted for it once more."""
-    if not (folder / HEAD).is_file():
+    """Whether a folder has the whole artefact of a block already, so that nothing need be fitted once more."""
+    if not all((folder / name).is_file() for name in (HEAD, TENSORS)):
         return False
     try:
-        return read_artefact(folder).block == planned.block_id
+        artefact = read_artefact(folder)
     except StoreError:
         return False
+    return artefact.block == planned.block_id and artefact.tensors_hash == file_hash(folder / TENSORS)
 
 
 def _without_log(record: Mapping[str, Any]) -> dict[str, Any]:

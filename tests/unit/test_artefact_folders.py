@@ -15,6 +15,7 @@ import torch
 from promptlab.artefact_folders import HEAD, PEFT, TENSORS, Loaded, load_artefact, read_artefact, save_artefact
 from promptlab.errors import ModelError, StoreError, UsageError
 from promptlab.files import write_json
+from promptlab.keeping import is_kept
 from promptlab.methods.peft_folders import CONFIG, read_peft
 from promptlab.registry import METHODS
 from promptlab.tuning import tune
@@ -93,6 +94,21 @@ def test_every_method_scores_as_before_from_its_folder(
     assert seconds.fit > 0
 
 
+def test_a_folder_keeps_a_block_when_all_of_it_is_there(
+    fitted: Loaded, folder: Path, moods: Path, tiny: dict[str, Path]
+) -> None:
+    """A missing or damaged file is one that must be fitted for once more; the same save mends it."""
+    block = planned_fit(moods, tiny["bert"], "linear_probe").block
+    other = planned_fit(moods, tiny["bert"], "linear_probe", draw=1).block
+    assert (True, False, False) == (is_kept(block, folder), is_kept(other, folder), is_kept(block, folder.parent))
+    (folder / TENSORS).write_bytes(b"half")
+    assert not is_kept(block, folder)
+    save_artefact(fitted.artefact, folder, fitted.backend)
+    assert is_kept(block, folder)
+    (folder / HEAD).write_text("{", encoding="utf-8")
+    assert not is_kept(block, folder)
+
+
 def test_nothing_of_the_rows_is_in_its_head(folder: Path) -> None:
     """Shots are named by their ids; the canaries are sentences of our own."""
     text = (folder / HEAD).read_text(encoding="utf-8")
@@ -156,8 +172,8 @@ def test_changed_and_missing_files_are_refused(folder: Path, tmp_path: Path) -> 
         (lambda head: head.update(schema_version=2), "was written by a newer promptlab (schema 2): upgrade promptlab."),
         (lambda head: head.update(max_length=9), "its text was changed after it was saved"),
         (lambda head: head["template"].update(text="{{ text }} {{ mask }}!"), "its template was changed after"),
-        (lambda head: head.pop("labels"), "is not what promptlab writes: save the artefact anew."),
-        (lambda head: head.pop("schema_version"), "is not what promptlab writes: save the artefact anew."),
+        (lambda head: head.pop("labels"), "is not what promptlab writes: delete the folder and fit anew."),
+        (lambda head: head.pop("schema_version"), "is not what promptlab writes: delete the folder and fit anew."),
         (lambda head: head["method"]["setting"].update(speed=3), "is not what promptlab writes"),
     ],
 )
