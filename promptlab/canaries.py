@@ -129,4 +129,5 @@ def _difference(
     """Absolute differences, 0 where there is nothing to compare; NaN counts as infinitely far."""
     if expected is None or found is None:
         return np.zeros(num_labels)
-    return np.nan_to_num(np.abs(np.array(expected) - np.array(found)), nan=np.inf)
+    apart: Float64[np.ndarray, " label"] = np.abs(np.array(expected) - np.array(found))
+    return np.where(np.isnan(apart), np.inf, apart)

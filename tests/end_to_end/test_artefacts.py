@@ -248,7 +248,7 @@ def test_a_report_shows_it(fit: Call, run: Call, tmp_path: Path) -> None:
     assert (before[0]["cell"], before[0]["fit"]) == (after["cell"], after["fit"])
     assert "brier" in after["metrics"]
     page = pl.load_run(tmp_path / "results" / "loaded").report(tmp_path / "page.md")
-    assert "soft_prompt" in page.read_text(encoding="utf-8")
+    assert "soft\\_prompt" in page.read_text(encoding="utf-8")
 
 
 def test_python_fits_predicts_saves_and_loads(
