@@ -176,6 +176,7 @@ def test_every_fit_can_be_kept_and_scored_again(run: Call, tmp_path: Path, monke
     given = [part for folder in folders for part in ("--artefact", folder)]
     assert 0 == run(*given, "--name", "again", tasks=None, model=None).code
     again = stored(tmp_path, "again")["few_shot"]
+    assert len(folders) == len({one["block"] for one in again})
     key = lambda one: (one["method"], one["num_shots"], one["draw"])  # noqa: E731 - it is used twice, here alone
     assert [one["metrics"] for one in sorted(fitted, key=key)] == [one["metrics"] for one in sorted(again, key=key)]
 
