@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from promptlab.api import Run, compare, load_run, predict, register, rescore, run
     from promptlab.backends.base import Backend
     from promptlab.errors import PromptlabError
+    from promptlab.fitted import FittedMethod, fit, load
     from promptlab.results import Result
     from promptlab.specs.task import Task
     from promptlab.specs.template import Template
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "FittedMethod",
     "PromptlabError",
     "Result",
     "Run",
@@ -29,6 +31,8 @@ __all__ = [
     "Verbalizer",
     "__version__",
     "compare",
+    "fit",
+    "load",
     "load_run",
     "predict",
     "register",
@@ -38,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "Backend": "promptlab.backends.base",
+    "FittedMethod": "promptlab.fitted",
     "PromptlabError": "promptlab.errors",
     "Result": "promptlab.results",
     "Run": "promptlab.api",
@@ -45,6 +50,8 @@ _HOMES = {
     "Template": "promptlab.specs.template",
     "Verbalizer": "promptlab.specs.verbalizer",
     "compare": "promptlab.api",
+    "fit": "promptlab.fitted",
+    "load": "promptlab.fitted",
     "load_run": "promptlab.api",
     "predict": "promptlab.api",
     "register": "promptlab.api",

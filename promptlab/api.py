@@ -207,11 +207,11 @@ def predict(
         if name not in known:
             raise UsageError(f"argument '{name}' is unknown.{did_you_mean(name, known)} Known: {', '.join(known)}.")
     if "include" in options:
-        options["include"] = _several(options["include"])
+        options["include"] = several(options["include"])
     asked = Labelling(
-        _several(template), _plain(verbalizer), model=str(_plain(model)), calibration=calibration, **options
+        several(template), _plain(verbalizer), model=str(_plain(model)), calibration=calibration, **options
     )
-    pairs, shown = _as_pairs(rows)
+    pairs, shown = as_pairs_of(rows)
     return pandas.DataFrame(list(label_rows(pairs, asked, shown=shown)))
 
 
@@ -234,11 +234,11 @@ def rescore(
     return Run(
         decide(
             _folder(run),
-            verbalizers=_several(verbalizers),
-            calibrations=_several(calibrations),
-            metrics=_several(metrics),
+            verbalizers=several(verbalizers),
+            calibrations=several(calibrations),
+            metrics=several(metrics),
             ensembles=ensembles,
-            include=_several(include),
+            include=several(include),
         )
     )
 
@@ -272,7 +272,7 @@ def compare(
             raise UsageError(f"argument '{name}' is unknown.{did_you_mean(name, AXES)} Known: {', '.join(AXES)}.")
     sides = {axis: (value, value) if isinstance(value, str) else value for axis, value in only.items()}
     runs = [read_results(_folder(run)) for run in (first, second)]
-    return Comparison(compare_runs(*runs, only=sides, tasks=_several(tasks), metrics=_several(metrics), seed=seed))
+    return Comparison(compare_runs(*runs, only=sides, tasks=several(tasks), metrics=several(metrics), seed=seed))
 
 
 def load_run(path: str | Path) -> Run:
@@ -284,7 +284,7 @@ def load_run(path: str | Path) -> Run:
     return Run(read_results(Path(path).expanduser()))
 
 
-def _several(value: Any) -> list[Any]:
+def several(value: Any) -> list[Any]:
     """One value or several as a list, paths as texts."""
     return [_plain(one) for one in (value if isinstance(value, list | tuple) else [value])]
 
@@ -297,14 +297,14 @@ def _folder(run: Run | str | Path) -> Path:
     return run.path if isinstance(run, Run) else Path(run).expanduser()
 
 
-def _as_pairs(rows: Any) -> tuple[Iterable[tuple[str, Mapping[str, Any]]], str]:
+def as_pairs_of(rows: Any) -> tuple[Iterable[tuple[str, Mapping[str, Any]]], str]:
     """(place, raw row) pairs of whatever holds rows, and what it is called in messages."""
     if isinstance(rows, str | Path):
         from promptlab.reading import read_rows
 
         return read_rows(Path(rows).expanduser()), str(rows)
-    several = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
-    named = ({"text": row} if isinstance(row, str) else row for row in several)
+    found = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    named = ({"text": row} if isinstance(row, str) else row for row in found)
     return ((f"row {number}", row) for number, row in enumerate(named)), "the rows"
 
 

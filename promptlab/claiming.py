@@ -11,7 +11,17 @@ from promptlab.specs.run import RunSpec, flag
 
 FILE = "spec.json"
 # Where and how fast a run is made, and what its folder is called, may change from call to call.
-_FREE = ("name", "output_path", "device", "batch_size", "no_text", "data", "store_states", "skip_preflight")
+_FREE = (
+    "name",
+    "output_path",
+    "device",
+    "batch_size",
+    "no_text",
+    "data",
+    "store_states",
+    "skip_preflight",
+    "save_fits",
+)
 _SHOWN_CHARACTERS = 60
 
 

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from promptlab.artefacts import CALIBRATION, labels_alone
 from promptlab.backends.base import Backend, Scorer
 from promptlab.calibration import CONTENT_FREE
 from promptlab.calibration_prompts import content_free
@@ -22,6 +23,7 @@ from promptlab.methods.settings import amended_grid, check_settings
 from promptlab.planning import PlannedBlock, PlannedFit, cell_id
 from promptlab.registry import METHODS
 from promptlab.rendering import CompiledTemplate, compile_template
+from promptlab.rows import RowSet
 from promptlab.scoring import SCORING_VERSION
 from promptlab.seeding import derive_seed
 from promptlab.shots import Shots
@@ -29,8 +31,8 @@ from promptlab.specs.task import Task
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
 
-UNCALIBRATED = "none"  # a fit sees to the prior by itself
-FIELDS_ALONE, LABELS_ALONE = "fields", "labels"  # what a method without template, without words, is named with
+UNCALIBRATED = CALIBRATION
+FIELDS_ALONE = "fields"  # what a method without a template is named with
 
 
 def plan_fits(grid: Grid, loaded: LoadedRows, backend: Backend, *, max_length: int, seed: int) -> list[PlannedBlock]:
@@ -100,13 +102,6 @@ def _fields_alone(task: Task) -> CompiledTemplate:
     return compile_template(Template(name=FIELDS_ALONE, family=None, path="the fields", text=f"{text} {{{{ mask }}}}"))
 
 
-def _labels_alone(task: Task, words: Verbalizer | None) -> Verbalizer:
-    """What a method that answers with labels is decided by: each label stands for itself."""
-    name = LABELS_ALONE if words is None else f"{words.name}+learned"
-    labels = {label: label for label in task.labels}
-    return Verbalizer.from_labels(labels, name=name)
-
-
 def _block(
     grid: Grid,
     loaded: LoadedRows,
@@ -117,29 +112,49 @@ def _block(
     words: Verbalizer | None,
     setting: _Setting,
 ) -> PlannedBlock:
-    """One block: its id, the cells that read it, and what is fitted for it."""
+    """One block for what is fitted to some shots."""
     fit_seed = derive_seed(setting.seed, "fit", task.name, method.name, shots.num_shots, shots.draw)
     grid_of_method = amended_grid(method, grid.fits.settings)
     fit = PlannedFit(method, grid_of_method, shots, words, grid.fits.selection, grid.fits.num_folds, fit_seed)
-    bound = words if method.answers == "mask" and words is not None else _labels_alone(task, words)
-    rows = loaded.rows[task.name]
+    return make_fitted_block(
+        fit, task, loaded.rows[task.name], template, setting.scorer, max_length=setting.max_length, seed=setting.seed
+    )
+
+
+def make_fitted_block(
+    fit: PlannedFit,
+    task: Task,
+    rows: RowSet,
+    template: CompiledTemplate,
+    scorer: Scorer,
+    *,
+    max_length: int,
+    seed: int,
+    has_draw: bool = True,
+) -> PlannedBlock:
+    """The block of a fit: its id, the cell that reads it, and what is fitted for it.
+
+    `has_draw` says whether the shots of the fit are those of this run's task and draw.
+    """
+    method, shots, words = fit.method, fit.shots, fit.verbalizer
+    bound = words if method.answers == "mask" and words is not None else labels_alone(task.labels, words)
     identity = {
-        "scorer": setting.scorer.identity(),
+        "scorer": scorer.identity(),
         "scoring_version": SCORING_VERSION,
         "template": template.template.hash,
-        "max_length": setting.max_length,
+        "max_length": max_length,
         "demonstrations": None,
         "verbalizer": bound.hash,
         "fit": fit.identity(),
         "labels": list(task.labels),
     }
     block_id = content_hash(identity)
-    varied = [setting.seed] if template.uses_choice else []
+    varied = [seed] if template.uses_choice else []
     rows_hash = content_hash([rows.hash, *varied]) if varied else rows.hash
     cell = Cell(
         cell_id=cell_id(block_id, task, rows_hash, bound, UNCALIBRATED, None),
         block_id=block_id,
-        model=setting.scorer.model,
+        model=scorer.model,
         task=task,
         split=rows.split,
         template=template.template.name,
@@ -150,12 +165,12 @@ def _block(
         answers=method.answers,
         method=method.name,
         num_shots=shots.num_shots,
-        draw=shots.draw,
+        draw=shots.draw if has_draw else None,
     )
     return PlannedBlock(
         block_id=block_id,
         identity=identity,
-        scorer=setting.scorer,
+        scorer=scorer,
         task=task,
         rows=rows,
         rows_hash=rows_hash,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from promptlab.artefact_folders import restore
+from promptlab.artefacts import Artefact
 from promptlab.backends.base import Backend
 from promptlab.backends.mlm import MaskedBackend
 from promptlab.encoding import Encoder
@@ -22,13 +24,17 @@ from promptlab.verbalizing import require_words
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What was fitted for a block: `record` as plain values, `seconds` of the search and of the fit itself."""
+    """What was fitted for a block: `record` as plain values, `seconds` of the search and of the fit itself.
+
+    `context` is what it was fitted with; None where it was fitted before and is loaded.
+    """
 
     fitted: Fitted
     setting: Setting
     record: Mapping[str, Any]
     search_s: float
     fit_s: float
+    context: Context | None = None
 
 
 def fit_block(
@@ -56,6 +62,8 @@ def fit_block(
         DataError: a shot cannot be encoded.
     """
     fit, began = _require(planned), time.perf_counter()
+    if fit.artefact is not None:
+        return _load(fit.artefact, backend, began)
     shots, context = _make_context(planned, fit, backend, encoder, seed)
     if look_first:
         preflight_method(fit.method, shots, fit.grid[0], context)
@@ -71,12 +79,19 @@ def fit_block(
     on_fit(fitted.record.example_passes)
     done = time.perf_counter()
     record = _describe(fit, fitted, setting, choice, len(shots))
-    return Fit(fitted, setting, record, search_s=chosen_at - began, fit_s=done - chosen_at)
+    return Fit(fitted, setting, record, search_s=chosen_at - began, fit_s=done - chosen_at, context=context)
+
+
+def _load(artefact: Artefact, backend: Backend, began: float) -> Fit:
+    """What was fitted before; its record says which artefact it comes from."""
+    fitted = restore(artefact, backend)
+    record = {**artefact.record, "artefact": artefact.hash}
+    return Fit(fitted, artefact.setting, record, search_s=0.0, fit_s=time.perf_counter() - began)
 
 
 def count_passes(planned: PlannedBlock) -> list[int]:
     """The example passes that each fit of a block takes at most, search and all; none where nothing is fitted."""
-    if planned.fit is None:
+    if planned.fit is None or planned.fit.artefact is not None:
         return []
     fit = planned.fit
     labels, rule = fit.shots.label_indices, fit.selection

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from promptlab.artefact_folders import save_artefact
+from promptlab.artefact_planning import count_seen, plan_artefacts, read_artefacts, refuse_homeless, settle
 from promptlab.auditing import preflight
 from promptlab.backends.base import Backend, make_backend
+from promptlab.backends.mlm import MaskedBackend
 from promptlab.baselines import find_baselines
 from promptlab.batching import BatchSize
 from promptlab.blocks import BlockStore
@@ -26,9 +29,10 @@ from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, UsageError
 from promptlab.evaluation import StoredBlock, evaluate
 from promptlab.fit_planning import plan_fits
-from promptlab.fitting import count_passes, fit_block
+from promptlab.fitting import Fit, count_passes, fit_block
 from promptlab.grids import Grid, LoadedRows, load_all_rows, make_grid
 from promptlab.hashing import content_hash
+from promptlab.keeping import folder_of, is_kept, make_artefact
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
 from promptlab.preparing import (
     EncodedBlock,
@@ -114,20 +118,20 @@ class RunPlan:
 
 def plan_run(spec: RunSpec) -> RunPlan:
     """Grid, rows, blocks of every model, and the run's name; nothing is scored."""
+    spec = settle(spec)
+    artefacts = read_artefacts(spec)
     grid = make_grid(spec)
     loaded = load_all_rows(spec, grid)
     grid = replace(grid, tasks=tuple(task for task in grid.tasks if task.name in loaded.rows))
-    models, seen = list[PlannedModel](), dict[str, str]()
-    for name in dict.fromkeys(spec.models):
-        backend = make_backend(name, scoring=spec.scoring, revision=spec.revision, device=spec.device, dtype=spec.dtype)
-        other = seen.setdefault(content_hash(backend.scorer.identity()), name)
-        if other != name:
-            raise UsageError(f"--model {name}: has the same weights and tokenizer as '{other}': name one of them.")
+    models, backends = list[PlannedModel](), _make_backends(spec)
+    refuse_homeless(artefacts, [backend.scorer for backend in backends])
+    for backend in backends:
         encoder = backend.encoder(spec.max_length)
         length = encoder.max_length
         blocks = plan_blocks(grid, loaded, backend.scorer, max_length=length, seed=spec.seed)
         asked = [cell for block in blocks if not block.is_baseline for cell in block.cells]
         blocks += plan_fits(grid, loaded, backend, max_length=length, seed=spec.seed)
+        blocks += plan_artefacts(grid, loaded, artefacts, backend, blocks)
         models.append(PlannedModel(backend, encoder, tuple(blocks), tuple(plan_ensembles(grid.ensembles, asked))))
     cells = [cell.cell_id for model in models for cell in model.cells]
     return RunPlan(spec.name or _default_name(spec, cells), grid, loaded, tuple(models), spec.seed)
@@ -148,7 +152,7 @@ def execute(
         PromptlabError: a fault that the user can mend; nothing finished is lost.
     """
     started = time.perf_counter()
-    progress = progress or Silence()
+    progress, spec = progress or Silence(), settle(spec)
     plan = plan_run(spec)
     store = RunStore(Path(spec.output_path).expanduser() / plan.name)
     if not amend:
@@ -157,6 +161,7 @@ def execute(
     store.event("started", command=command)
     for reason in plan.loaded.failures.values():
         progress.say(f"left out: {reason}")
+    _tell_seen(plan, progress)
     done, facts, stored_blocks = Cost(), list[dict[str, Any]](), list[StoredBlock]()
     results, agreements, few_shot = list[Result](), list[Agreement](), list[Result]()
     for model in plan.models:
@@ -191,6 +196,27 @@ def execute(
     store.drop_old_samples(result.samples for result in [*results, *few_shot])
     store.event("finished", forwards=done.tally.num_forwards)
     return stored
+
+
+def _make_backends(spec: RunSpec) -> list[Backend]:
+    """One for each model, none of them loaded; two names of one model are refused."""
+    backends, seen = list[Backend](), dict[str, str]()
+    for name in dict.fromkeys(spec.models):
+        backend = make_backend(name, scoring=spec.scoring, revision=spec.revision, device=spec.device, dtype=spec.dtype)
+        other = seen.setdefault(content_hash(backend.scorer.identity()), name)
+        if other != name:
+            raise UsageError(f"--model {name}: has the same weights and tokenizer as '{other}': name one of them.")
+        backends.append(backend)
+    return backends
+
+
+def _tell_seen(plan: RunPlan, progress: Progress) -> None:
+    """Say where an artefact is scored on rows that it was fitted to."""
+    for block in plan.blocks:
+        artefact = block.fit.artefact if block.fit is not None else None
+        if artefact is not None and (number := count_seen(artefact, block.rows)):
+            rows = f"{number} of the {len(block.rows.examples):,} scored rows of task '{block.task.name}'"
+            progress.say(f"{artefact.shown} was fitted to {rows}: its scores there say nothing about new rows.")
 
 
 def _describe_model(model: PlannedModel, loaded: LoadedRows, *, seed: int) -> dict[str, Any]:
@@ -316,7 +342,7 @@ def _score_model(
     began, before, fitted_before = time.perf_counter(), done.tally.num_forwards, _fit_seconds(done)
     looking = _Looking(spec, model, progress, done)
     for block, number in zip(blocks, expected, strict=True):
-        if number or block.contexts:
+        if number or block.contexts or _must_keep(spec, block.planned, store):
             _score_block(spec, model, block, store, progress, done, expected=number, looking=looking)
     if done.tally.num_forwards > before:
         done.seconds[f"score {name}"] = time.perf_counter() - began - (_fit_seconds(done) - fitted_before)
@@ -347,9 +373,9 @@ def _score_block(
         progress.advance(num_prompts)
 
     block = encode_block(prepared, block_store, model.encoder, seed=spec.seed)
-    if block.num_missing and prepared.planned.fit is not None:
+    if prepared.planned.fit is not None and (block.num_missing or _must_keep(spec, prepared.planned, store)):
         looking.at_model()
-        with _fit(spec, model, prepared.planned, block_store, done, advance, looking) as fitted:
+        with _fit(spec, model, prepared.planned, store, done, advance, looking) as fitted:
             _score_encoded(spec, fitted, model.encoder, block, store, done, advance, looking)
     else:
         if block.num_missing:
@@ -409,7 +435,7 @@ def _fit(
     spec: RunSpec,
     model: PlannedModel,
     planned: PlannedBlock,
-    block_store: BlockStore,
+    store: RunStore,
     done: Cost,
     advance: Callable[[int], None],
     looking: _Looking,
@@ -418,12 +444,27 @@ def _fit(
     is_new = looking.is_new(planned)
     found = fit_block(planned, model.backend, model.encoder, seed=spec.seed, on_fit=advance, look_first=is_new)
     with found.fitted as fitted:
-        block_store.write_fit(found.record)
+        store.block(planned.block_id).write_fit(found.record)
+        if _must_keep(spec, planned, store):
+            _keep(spec, model, planned, found, store)
         name = f"{model.backend.scorer.model} {found.record['method']}"
         for part, seconds in (("search", found.search_s), ("fit", found.fit_s)):
             key = f"{part} {name}"
             done.seconds[key] = done.seconds.get(key, 0.0) + seconds
         yield fitted.backend
+
+
+def _must_keep(spec: RunSpec, planned: PlannedBlock, store: RunStore) -> bool:
+    """Whether the fit of a block is to be kept as an artefact and is not yet."""
+    is_fitted_here = planned.fit is not None and planned.fit.artefact is None
+    return spec.save_fits and is_fitted_here and not is_kept(planned, folder_of(planned, store.folder))
+
+
+def _keep(spec: RunSpec, model: PlannedModel, planned: PlannedBlock, found: Fit, store: RunStore) -> None:
+    """Save what was fitted for a block, before anything is scored with it."""
+    assert isinstance(model.backend, MaskedBackend)
+    artefact = make_artefact(planned, found, model.backend, seed=spec.seed)
+    save_artefact(artefact, folder_of(planned, store.folder), model.backend)
 
 
 def _choosing(spec: RunSpec, plan: RunPlan) -> dict[str, Choosing]:
@@ -462,7 +503,7 @@ class _Looking:
 
     def is_new(self, planned: PlannedBlock) -> bool:
         """Whether the method of a block has still to be looked at with its template."""
-        if self.spec.skip_preflight or planned.fit is None:
+        if self.spec.skip_preflight or planned.fit is None or planned.fit.artefact is not None:
             return False
         key = (planned.fit.method.name, planned.template.template.hash)
         is_new = key not in self._methods

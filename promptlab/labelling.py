@@ -18,12 +18,15 @@ from promptlab.rendering import CompiledTemplate, check_fields, compile_template
 from promptlab.rows import stream_examples
 from promptlab.specs.base import only
 from promptlab.specs.run import as_pairs
+from promptlab.specs.task import Task
 from promptlab.specs.template import load_templates
 from promptlab.specs.verbalizer import load_verbalizers
 from promptlab.types import Example
 
 STDIN = "-"
 Pairs = Iterable[tuple[str, Mapping[str, Any]]]
+Head = list[tuple[str, Mapping[str, Any]]]
+_NOTHING = Predicted(None, {}, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +78,12 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
     Raises:
         PromptlabError: a fault that the user can mend.
     """
-    source = iter(pairs)
-    head = list(itertools.islice(source, HEAD_ROWS))
-    if not head:
-        raise DataError(f"{shown}: has no rows.")
+    head, source = _head(pairs, shown)
     verbalizer = only(load_verbalizers([asked.verbalizer], include=asked.include), "verbalizer", str(asked.verbalizer))
     templates = [compile_template(one) for one in load_templates(asked.templates, include=asked.include)]
-    fields = _fields(asked.fields)
     labels = tuple(verbalizer.labels)
-    task = ad_hoc_task(shown, labels=labels, text_column=asked.text_column, fields=fields, head=head)
-    for template in templates:
-        _check_fields(template, task.fields, shown)
-    _check_columns([row for _, row in head], _columns(Predicted(None, {}, None, None), labels, asked.prefix), shown)
+    task = _task(head, templates, labels, asked.text_column, asked.fields, shown)
+    _check_columns([row for _, row in head], _columns(_NOTHING, labels, asked.prefix), shown)
     backend = make_backend(
         asked.model, scoring=asked.scoring, revision=asked.revision, device=asked.device, dtype=asked.dtype
     )
@@ -100,6 +97,67 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
         batch_size=asked.batch_size,
         seed=asked.seed,
     )
+    yield from _labelled(task, head, source, predictor, prefix=asked.prefix, shown=shown)
+
+
+def label_rows_by(
+    pairs: Pairs,
+    predictor: Predictor,
+    *,
+    text_column: str | None = None,
+    fields: Any = None,
+    prefix: str = "",
+    shown: str,
+) -> Iterator[dict[str, Any]]:
+    """The same with what was fitted, whose template, words and model are its own.
+
+    Raises:
+        PromptlabError: a fault that the user can mend.
+    """
+    head, source = _head(pairs, shown)
+    task = _task(head, predictor.templates, predictor.labels, text_column, fields, shown)
+    _check_columns([row for _, row in head], _columns(_NOTHING, predictor.labels, prefix), shown)
+    yield from _labelled(task, head, source, predictor, prefix=prefix, shown=shown)
+
+
+def _head(pairs: Pairs, shown: str) -> tuple[Head, Iterator[tuple[str, Mapping[str, Any]]]]:
+    """The first rows, by which the columns are checked, and the rest.
+
+    Raises:
+        DataError: there is none.
+    """
+    source = iter(pairs)
+    head = list(itertools.islice(source, HEAD_ROWS))
+    if not head:
+        raise DataError(f"{shown}: has no rows.")
+    return head, source
+
+
+def _task(
+    head: Head,
+    templates: Sequence[CompiledTemplate],
+    labels: Sequence[str],
+    text_column: str | None,
+    fields: Any,
+    shown: str,
+) -> Task:
+    """The task of the rows: the fields that the templates read are columns of theirs."""
+    task = ad_hoc_task(shown, labels=labels, text_column=text_column, fields=_fields(fields), head=head)
+    for template in templates:
+        _check_fields(template, task.fields, shown)
+    return task
+
+
+def _labelled(
+    task: Task,
+    head: Head,
+    source: Iterator[tuple[str, Mapping[str, Any]]],
+    predictor: Predictor,
+    *,
+    prefix: str,
+    shown: str,
+) -> Iterator[dict[str, Any]]:
+    """Every row with its prediction, one after the other."""
     waiting: deque[Mapping[str, Any]] = deque()
 
     def examples() -> Iterator[Example]:
@@ -108,7 +166,7 @@ def label_rows(pairs: Pairs, asked: Labelling, *, shown: str) -> Iterator[dict[s
             yield example
 
     for predicted in predictor.predict(examples()):
-        raw, new = waiting.popleft(), _columns(predicted, labels, asked.prefix)
+        raw, new = waiting.popleft(), _columns(predicted, predictor.labels, prefix)
         _check_columns([raw], new, shown)
         yield {**raw, **new}
 

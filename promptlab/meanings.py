@@ -76,6 +76,8 @@ RUN: Mapping[str, str] = {
     "settings": "Hyper-parameters of methods, `steps` of all or `soft_prompt.steps` of one; the flag is `--setting`.",
     "fit_templates": "Templates that methods are fitted with; default: the first instructive one of a task.",
     "fit_verbalizers": "Verbalizers that methods are fitted with; default: the first one of a task.",
+    "artefacts": "Folders of what was fitted and kept, scored inside its own model; the flag is `--artefact`.",
+    "save_fits": "Keep what methods fit as artefacts, below `fits` in the folder of the run.",
     "rows": "A file of rows that no task describes.",
     "train_rows": "With `rows`: train rows with the same columns, for the calibrations `domain` and `support`.",
     "text_column": "With `rows`: the column that templates call `text`.",

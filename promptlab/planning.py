@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from promptlab.artefacts import Artefact
 from promptlab.backends.base import Scorer
 from promptlab.calibration import find_calibration
 from promptlab.calibration_prompts import DOMAIN_PROMPT, PromptGroup, make_group
@@ -35,7 +36,7 @@ class PlannedFit:
     """A method and the labelled examples that it is fitted to, for one block.
 
     `grid` has the settings that are searched; `verbalizer` the label words that the method looks at, None where it
-    looks at none; `selection` and `num_folds` say how a setting is chosen.
+    looks at none; `selection` and `num_folds` say how a setting is chosen. An `artefact` was fitted before.
     """
 
     method: Method
@@ -45,9 +46,12 @@ class PlannedFit:
     selection: str
     num_folds: int
     seed: int
+    artefact: Artefact | None = None
 
     def identity(self) -> dict[str, Any]:
         """What decides the numbers of a fit, for the block's id."""
+        if self.artefact is not None:
+            return {"artefact": self.artefact.hash}
         return {
             "method": self.method.name,
             "version": self.method.version,
@@ -110,7 +114,7 @@ def plan_blocks(grid: Grid, loaded: LoadedRows, scorer: Scorer, *, max_length: i
         UsageError: a task to which no template or no verbalizer applies, or a calibration that nothing can use.
     """
     blocks = []
-    for task in grid.tasks:
+    for task in grid.tasks if grid.has_zero_shot else ():
         fitting = [verbalizer for verbalizer in grid.verbalizers if verbalizes(verbalizer, task)]
         verbalizers = first_of_each((verbalizer.hash, verbalizer) for verbalizer in fitting)
         templates = [template for template in grid.templates if applies(template, task)]
@@ -119,7 +123,7 @@ def plan_blocks(grid: Grid, loaded: LoadedRows, scorer: Scorer, *, max_length: i
         if not any("null" in template.template.tags for template in templates):
             chosen += [(template, True) for template in grid.baselines if applies(template, task)]
         make, shots = _group_maker(task, loaded, seed), shots_group(loaded.shots.get(task.name, ()))
-        for template, is_baseline in chosen if grid.has_zero_shot else ():
+        for template, is_baseline in chosen:
             words = [one for one in verbalizers if fits(template.num_masks, one)]
             groups = [[one] for one in words] if template.uses_options else [words] if words else []
             setting = _Setting(scorer, max_length, seed, is_baseline, make, shots)

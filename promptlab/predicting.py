@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class Predictor:
         calibration: one that needs neither train rows nor all rows at once.
         batch_size: `auto` or a number of prompts.
         seed: for templates that draw.
+        is_fitted: whether the backend has something fitted, so that soft tokens may be there.
+        answers: whether the backend is asked at masks, or for labels, which then stand for themselves.
 
     Raises:
         UsageError: the calibration cannot be had row by row.
@@ -73,6 +75,8 @@ class Predictor:
     calibration: str = "none"
     batch_size: str | int = "auto"
     seed: int = 0
+    is_fitted: bool = False
+    answers: Literal["mask", "label"] = "mask"
 
     def __post_init__(self) -> None:
         needed = find_calibration(self.calibration).prompts
@@ -141,14 +145,18 @@ class _Asked:
             self._prior = self._calibration_words(len(verbalizer.words))
         pool = functools.partial(pool_labels, verbalizer=verbalizer, labels=labels)
         calibration = find_calibration(self._predictor.calibration)
-        return _Answers(calibrate(calibration, found.scores, self._prior, pool), found.log_mass, found.reasons)
+        log_mass = found.log_mass if self._predictor.answers == "mask" else np.full(len(found.scores), np.nan)
+        return _Answers(calibrate(calibration, found.scores, self._prior, pool), log_mass, found.reasons)
 
     def _answers_to(self, examples: Sequence[Example], template: CompiledTemplate | None = None) -> Answers:
         """What the label words come to in the prompt of each example."""
         predictor, template = self._predictor, template or self._template
         verbalizer = predictor.verbalizer
         options = [verbalizer.labels[label][0].text for label in predictor.labels] if template.uses_options else None
-        prompts = [render(template, example, options=options, seed=predictor.seed) for example in examples]
+        prompts = [
+            render(template, one, options=options, seed=predictor.seed, is_fitted=predictor.is_fitted)
+            for one in examples
+        ]
         self._num_masks = self._num_masks or count_masks(prompts[0])
         for example, prompt in zip(examples, prompts, strict=True):
             check_masks(template, example, prompt, number=self._num_masks)
@@ -160,6 +168,8 @@ class _Asked:
     def _find_tokens(self, template: CompiledTemplate, prompts: Sequence[Prompt]) -> dict[str, WordTokens]:
         """The tokens of the label words, which must be the same in all rows."""
         predictor, verbalizer = self._predictor, self._predictor.verbalizer
+        if predictor.answers == "label":
+            return {label: WordTokens(((place,),)) for place, label in enumerate(verbalizer.words)}
         contexts = list(dict.fromkeys(slot_contexts(prompt) for prompt in prompts))
         found = find_word_ids(predictor.encoder, verbalizer.words, contexts)
         rule = rule_of(verbalizer, predictor.backend.scorer.scoring)

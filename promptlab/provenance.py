@@ -162,8 +162,9 @@ def _describe_fit(block: PlannedBlock) -> dict[str, Any]:
         "method": fit.method.name,
         "answers": fit.method.answers,
         "num_shots": fit.shots.num_shots,
-        "draw": fit.shots.draw,
+        "draw": block.cells[0].draw,
         "fit_words": words.name if words is not None else None,
+        **({"artefact": fit.artefact.hash} if fit.artefact is not None else {}),
     }
 
 

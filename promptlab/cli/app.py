@@ -15,6 +15,7 @@ from promptlab._version import __version__
 from promptlab.cli.compare import compare
 from promptlab.cli.convert import convert
 from promptlab.cli.doctor import doctor
+from promptlab.cli.fit import fit
 from promptlab.cli.ls import ls
 from promptlab.cli.predict import predict
 from promptlab.cli.pretrain import pretrain
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "fit": fit,
     "try": try_text,
     "preview": preview,
     "predict": predict,

@@ -73,6 +73,14 @@ def run(
     fit_verbalizers: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help="What methods are fitted with; default: the first one.")
     ] = None,
+    artefact: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR", help="Score what was fitted and saved, inside its own model; repeatable."),
+    ] = None,
+    save_fits: Annotated[
+        bool,
+        typer.Option("--save-fits", help="Keep each fit below fits/ in the run; whole models are large, so off."),
+    ] = False,
     rows: Annotated[
         str | None, typer.Option(metavar="FILE", help="Rows that no task describes: csv, tsv, jsonl, parquet, txt.")
     ] = None,
@@ -157,6 +165,8 @@ def run(
         "settings": split_pairs(setting),
         "fit_templates": split_names(fit_templates),
         "fit_verbalizers": split_names(fit_verbalizers),
+        "artefacts": artefact or None,
+        "save_fits": save_fits or None,
         "rows": rows,
         "text_column": text_column,
         "fields": field or None,

@@ -175,6 +175,8 @@ class RunSpec(BaseModel):
     folds: Annotated[int, _number(2, "a whole number from 2")] = 4
     fit_templates: Annotated[tuple[str | Template, ...], BeforeValidator(_as_selectors)] = ()
     fit_verbalizers: Annotated[tuple[str | dict[str, Any] | Verbalizer, ...], BeforeValidator(_as_selectors)] = ()
+    artefacts: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
+    save_fits: bool = False
     rows: Text | None = None
     train_rows: Text | None = None
     text_column: Text | None = None
@@ -228,6 +230,10 @@ class RunSpec(BaseModel):
             raise ValueError(f"--methods {fitted[0]} needs labelled examples: say how many a label, such as --shots 16")
         if fitted and self.scoring != "mask":
             raise ValueError("--methods fits models that are asked at masks: leave --scoring out")
+        if self.artefacts and self.scoring != "mask":
+            raise ValueError("--artefact was fitted inside a model that is asked at masks: leave --scoring out")
+        if self.save_fits and not fitted:
+            raise ValueError("--save-fits keeps what methods fit: name one with --methods and --shots")
         if self.shots and self.split == "train":
             raise ValueError("--shots are drawn from the train split, which cannot be scored too: leave --split out")
         if not self.shots:
@@ -238,7 +244,13 @@ class RunSpec(BaseModel):
 
 SHOT_KEYS = ("settings", "seeds", "shots_short", "selection", "folds", "fit_templates", "fit_verbalizers")
 OWN_ROWS = ("train_rows", "text_column", "fields", "label_column", "label_values", "labels", "family")
-_FLAGS = {"models": "--model", "settings": "--setting", "fields": "--field", "ensembles": "--ensemble"}
+_FLAGS = {
+    "models": "--model",
+    "settings": "--setting",
+    "fields": "--field",
+    "ensembles": "--ensemble",
+    "artefacts": "--artefact",
+}
 
 
 def flag(key: str) -> str:

@@ -167,6 +167,32 @@ def test_methods_take_the_words_that_are_named_and_all_shots_there_are(run: Call
     assert [{"bad": 3, "good": 3}] * 2 == [one["fit"]["short"] for one in found]
 
 
+def test_every_fit_can_be_kept_and_scored_again(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--save-fits` keeps an artefact a fitted block, also of a run that is stored already; `--artefact` scores it."""
+    run(*FIT, *QUICK)
+    whole = stored(tmp_path)["few_shot"]
+    assert not (tmp_path / "results" / "few" / "fits").exists()
+    assert 0 == run(*FIT, *QUICK, "--save-fits").code
+    folders = sorted((tmp_path / "results" / "few" / "fits").iterdir())
+    fitted = [one for one in whole if one["method"] != "zero_shot"]
+    names = [f"moods-{one['method']}-{one['num_shots']}-{one['draw']}-{one['block'][:16]}" for one in fitted]
+    assert sorted(names) == [folder.name for folder in folders]
+    assert whole == stored(tmp_path)["few_shot"]
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("something was fitted again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("promptlab.harness.fit_block", never)
+        assert 0 == run(*FIT, *QUICK, "--save-fits").code
+    given = [part for folder in folders for part in ("--artefact", folder)]
+    assert 0 == run(*given, "--name", "again", tasks=None, model=None).code
+    again = stored(tmp_path, "again")["few_shot"]
+    assert len(folders) == len({one["block"] for one in again})
+    key = lambda one: (one["method"], one["num_shots"], one["draw"])  # noqa: E731 - it is used twice, here alone
+    assert [one["metrics"] for one in sorted(fitted, key=key)] == [one["metrics"] for one in sorted(again, key=key)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [

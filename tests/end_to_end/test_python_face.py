@@ -12,6 +12,7 @@ from tests.stored import decisions
 
 PUBLIC = [
     "Backend",
+    "FittedMethod",
     "PromptlabError",
     "Result",
     "Run",
@@ -20,6 +21,8 @@ PUBLIC = [
     "Verbalizer",
     "__version__",
     "compare",
+    "fit",
+    "load",
     "load_run",
     "predict",
     "register",

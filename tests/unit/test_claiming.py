@@ -34,6 +34,7 @@ OTHERS: dict[str, Any] = {
     "scoring": "replaced_token",
     "seed": 1,
     "shots": [4, 16],
+    "artefacts": ["kept"],
 }
 WITH_SHOTS: dict[str, Any] = {
     "methods": ["soft_prompt"],
@@ -73,6 +74,7 @@ def asked(**changes: Any) -> RunSpec:
 def flag_of(key: str) -> str:
     """What a user types for a key."""
     named = {"models": "--model", "ensembles": "--ensemble", "fields": "--field", "settings": "--setting"}
+    named |= {"artefacts": "--artefact"}
     return named.get(key, f"--{key.replace('_', '-')}")
 
 
@@ -85,7 +87,7 @@ def refused(folder: Path, spec: RunSpec) -> str:
 
 def test_every_key_of_a_run_is_thought_of() -> None:
     """A new key is either free or decides what is found; these tests say which."""
-    assert set(RunSpec.model_fields) == {"name", *OTHERS, *FREE, *WITH_ROWS, *WITH_SHOTS}
+    assert set(RunSpec.model_fields) == {"name", "save_fits", *OTHERS, *FREE, *WITH_ROWS, *WITH_SHOTS}
 
 
 def test_a_run_claims_its_folder_with_what_was_asked_for(tmp_path: Path) -> None:
@@ -108,6 +110,13 @@ def test_shots_are_part_of_the_question(tmp_path: Path, key: str) -> None:
     base = {"shots": [4, 16], "methods": ["zero_shot", "soft_prompt"]}
     claim(tmp_path, asked(**base))
     assert f"{flag_of(key)} was " in refused(tmp_path, asked(**{**base, key: WITH_SHOTS[key]}))
+
+
+def test_fits_may_be_kept_of_a_run_that_is_there(tmp_path: Path) -> None:
+    """To keep what was fitted changes no result."""
+    base = {"shots": [4, 16], "methods": ["soft_prompt"]}
+    claim(tmp_path, asked(**base))
+    refuse_another(tmp_path, asked(**base, save_fits=True))
 
 
 @pytest.mark.parametrize("key", OTHERS)
