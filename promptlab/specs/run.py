@@ -28,7 +28,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 SCORINGS: tuple[str, ...] = get_args(Scoring)
 SELECTIONS = ("cross_validation", "mdl", "default")
 SHORT_SHOTS = ("refuse", "all")
-ZERO_SHOT = "zero_shot"
+ZERO_SHOT, PROJECTED = "zero_shot", "soft_prompt_projected"
 _NAME = re.compile(r"\w[\w.+-]*")
 
 

@@ -47,17 +47,24 @@ class DataAdvantage:
     """How many examples the first curve is worth over the second.
 
     On the axis `log2` the value is a factor: 3 says that the second needs three times as many. On `linear` it is a
-    number of examples a label. `value` is None where the curves share no accuracies, `low` and `high` say which ones
-    they share. `interval` is of the resamples in which the curves share some; `defined` is the share of these.
+    number of examples a label. `value` is None where the curves share no range of accuracies; `first` and `second` say
+    from which accuracy to which each goes. `interval` is of the resamples in which the curves share some; `defined` is
+    the share of these.
     """
 
     value: float | None
     interval: Interval | None
     defined: float
-    low: float | None
-    high: float | None
+    first: tuple[float, float]
+    second: tuple[float, float]
     axis: Axis
     draws: Draws
+
+    @property
+    def shared(self) -> tuple[float, float] | None:
+        """The accuracies that both curves have, lowest and highest."""
+        low, high = max(self.first[0], self.second[0]), min(self.first[1], self.second[1])
+        return (low, high) if low < high else None
 
 
 def resample_curves(
@@ -114,17 +121,9 @@ def data_advantage(
     if is_defined.any() and np.isfinite(value):
         ends = [_unscaled(end, axis) for end in quantiles(found[is_defined], CONFIDENCE)]
         interval = Interval(ends[0], ends[1], KIND)
-    low, high = (float(end[0]) for end in shared_range(here[0], here[1]))
-    known = bool(np.isfinite(value))
-    return DataAdvantage(
-        value=_unscaled(value, axis) if known else None,
-        interval=interval,
-        defined=float(is_defined.mean()),
-        low=low if known else None,
-        high=high if known else None,
-        axis=axis,
-        draws=draws,
-    )
+    ranges = [(float(curve[0, 0]), float(curve[0, -1])) for curve in here]
+    known = _unscaled(value, axis) if np.isfinite(value) else None
+    return DataAdvantage(known, interval, float(is_defined.mean()), ranges[0], ranges[1], axis, draws)
 
 
 def advantages(
@@ -143,14 +142,14 @@ def advantages(
         second_at: the places of the second one's.
         second: its accuracies.
     """
-    low, high = shared_range(first, second)
+    low, high = _shared_range(first, second)
     with np.errstate(invalid="ignore", divide="ignore"):
         gained = _area(second_at, second, low, high) - _area(first_at, first, low, high)
         found: Float64[np.ndarray, " resample"] = np.where(high > low, gained / (high - low), np.nan)
     return found
 
 
-def shared_range(
+def _shared_range(
     first: Float64[np.ndarray, "resample first"], second: Float64[np.ndarray, "resample second"]
 ) -> tuple[Float64[np.ndarray, " resample"], Float64[np.ndarray, " resample"]]:
     """The accuracies from the higher start to the lower end; none where the first of the two is not the smaller."""

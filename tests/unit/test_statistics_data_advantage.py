@@ -55,7 +55,7 @@ def test_a_curve_that_needs_a_quarter_is_worth_four_times_the_examples() -> None
     assert found.value == pytest.approx(4)
     assert found.interval is not None
     assert (found.interval.low, found.interval.high) == pytest.approx((4, 4))
-    assert (found.defined, found.low, found.high) == (1.0, 0.5, 0.7)
+    assert (found.defined, found.shared) == (1.0, (0.5, 0.7))
     assert data_advantage(second, first, seed=0).value == pytest.approx(1 / 4)
     assert data_advantage(first, second, seed=0, axis="linear").value == pytest.approx((18 + 36) / 2)
 
@@ -73,13 +73,14 @@ def test_a_curve_that_falls_stays_where_it_has_been() -> None:
     """What it needs for an accuracy is where it gets there first."""
     found = data_advantage(drawn([4, 8, 16], [[0.5], [0.7], [0.6]]), drawn([4, 8, 16], [[0.4], [0.5], [0.8]]), seed=0)
     assert found.value == pytest.approx(2 ** naive([2, 3, 4], [0.5, 0.7, 0.7], [2, 3, 4], [0.4, 0.5, 0.8]))  # type: ignore[operator]  # is defined
-    assert found.high == pytest.approx(0.7)
+    assert found.shared == pytest.approx((0.5, 0.7))
 
 
 def test_curves_without_a_shared_accuracy_are_undefined() -> None:
     """One is above the other everywhere: there is no number, no interval, and no resample says otherwise."""
     found = data_advantage(drawn([4, 8], [[0.8], [0.9]]), drawn([4, 8], [[0.5], [0.6]]), seed=0)
-    assert (found.value, found.interval, found.defined, found.low) == (None, None, 0.0, None)
+    assert (found.value, found.interval, found.defined, found.shared) == (None, None, 0.0, None)
+    assert (found.first, found.second) == ((0.8, 0.9), (0.5, 0.6))
 
 
 def test_the_share_of_resamples_that_are_defined_is_counted() -> None:

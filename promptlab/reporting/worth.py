@@ -1,0 +1,87 @@
+"""Data advantages -> what the report says about them: "worth 3.1 x the examples (1.8 to 5.0)"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from promptlab.learning import Worth
+from promptlab.reporting.document import Paragraph, Part, Subheading, make_table
+from promptlab.reporting.formats import MISSING, model_names, percent, span
+from promptlab.statistics.data_advantage import DataAdvantage
+
+_INTRO = (
+    "How many labelled examples a method is worth over another (data advantage, Le Scao and Rush 2021): over the "
+    "accuracies that both curves reach, the mean of what the other needs against what the method needs, on a "
+    "logarithmic axis of examples. "
+    "Worth 3 x the examples: the other needs three times as many for the same accuracy; below 1 it needs fewer. "
+    "Curves are means over draws and stay at the highest accuracy that they have reached. "
+    "Beside it stands the difference in examples a label on the plain axis, as in the paper, and the paper's own "
+    "number, which takes the best draw at each number of shots and is optimistic. "
+    "Intervals are of 2,000 resamples of rows and draws. "
+    "Where the curves share no accuracies there is no number; the last column says in how many resamples they do."
+)
+
+
+def worth_parts(worths: Sequence[Worth], names: Mapping[tuple[object, ...], str]) -> Iterable[Part]:
+    """The table of data advantages; nothing where no curve has two points."""
+    if not worths:
+        return
+    yield Subheading("Worth n labelled examples")
+    yield Paragraph(_INTRO)
+    models = model_names(one.first.model for one in worths)
+    rows = [
+        [
+            models[one.first.model] if len(models) > 1 else "",
+            one.first.task,
+            names[one.first.key],
+            names[one.second.key],
+            show_worth(one),
+            _examples(one.examples),
+            _examples(one.highest),
+            span(*one.factor.shared) if one.factor.shared else MISSING,
+            percent(one.factor.defined),
+        ]
+        for one in worths
+    ]
+    heads = ["~model", "~task", "~method", "~over", "is worth", "#examples a label", "#by the best draws"]
+    yield make_table([*heads, "#shared accuracies", "#defined in"], rows)
+
+
+def show_worth(worth: Worth) -> str:
+    """A factor in words, or why there is none."""
+    found = worth.factor
+    if found.value is None:
+        return f"undefined: {_reason(worth)}"
+    between = f" ({_digits(found.interval.low)} to {_digits(found.interval.high)})" if found.interval else ""
+    return f"{_digits(found.value)} x the examples{between}"
+
+
+def _reason(worth: Worth) -> str:
+    """Which curve lies above the other, in the numbers of shots that were run."""
+    found, first, second = worth.factor, worth.first.points, worth.second.points
+    if found.first[0] > found.second[1]:
+        return f"better at {first[0].num_shots} shots than the other at any of up to {second[-1].num_shots}"
+    if found.second[0] > found.first[1]:
+        return f"the other is better at {second[0].num_shots} shots than this at any of up to {first[-1].num_shots}"
+    flat = "the method" if found.first[0] == found.first[1] else "the other"
+    return f"{flat} does not gain with more shots"
+
+
+def _digits(factor: float) -> str:
+    """Two digits, which is more than these numbers are good for."""
+    return f"{factor:.2f}" if factor < 0.995 else f"{factor:.1f}" if factor < 9.95 else f"{factor:,.0f}"
+
+
+def _examples(found: DataAdvantage) -> str:
+    """A number of examples with its interval."""
+    if found.value is None:
+        return MISSING
+    ends = found.interval
+    between = f" ({_whole(ends.low)} to {_whole(ends.high)})" if ends else ""
+    return f"{_whole(found.value)}{between}"
+
+
+def _whole(number: float) -> str:
+    """With its sign, and one decimal below 10."""
+    text = f"{abs(number):.1f}" if abs(number) < 9.95 else f"{abs(number):,.0f}"
+    return text if not text.strip("0.") else ("+" if number > 0 else "−") + text
