@@ -12,6 +12,7 @@ from promptlab.backends.mlm import MaskedBackend
 from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, ModelError
 from promptlab.label_words import find_word_ids
+from promptlab.memory import peak_memory
 from promptlab.methods.base import Context, Fitted, LabelledPrompts, Setting, Words
 from promptlab.methods.selecting import Choice, choose_setting
 from promptlab.planning import PlannedBlock, PlannedFit
@@ -21,13 +22,15 @@ from promptlab.verbalizing import require_words
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What was fitted for a block: `record` as plain values, `seconds` of the search and of the fit itself."""
+    """What was fitted for a block: `record` as plain values; `cost` is what two equal fits may differ in.
+
+    It has the seconds of the search and of the fit itself, and the most memory that both took, with whose that is.
+    """
 
     fitted: Fitted
     setting: Setting
     record: Mapping[str, Any]
-    search_s: float
-    fit_s: float
+    cost: Mapping[str, Any]
 
 
 def fit_block(
@@ -49,18 +52,20 @@ def fit_block(
     """
     fit, began = _require(planned), time.perf_counter()
     shots, context = _make_context(planned, fit, backend, encoder, seed)
-    choice = choose_setting(
-        fit.method, fit.grid, shots, context, rule=fit.selection, num_folds=fit.num_folds, on_fit=on_fit
-    )
-    chosen_at = time.perf_counter()
-    setting = fit.grid[choice.place]
-    try:
-        fitted = fit.method.fit(shots, setting, context)
-    except ModelError as error:
-        raise ModelError(f"method '{fit.method.name}', task '{planned.task.name}': {error}") from None
-    done = time.perf_counter()
+    with peak_memory(backend.device) as peak:
+        choice = choose_setting(
+            fit.method, fit.grid, shots, context, rule=fit.selection, num_folds=fit.num_folds, on_fit=on_fit
+        )
+        chosen_at = time.perf_counter()
+        setting = fit.grid[choice.place]
+        try:
+            fitted = fit.method.fit(shots, setting, context)
+        except ModelError as error:
+            raise ModelError(f"method '{fit.method.name}', task '{planned.task.name}': {error}") from None
+        done = time.perf_counter()
     record = _describe(fit, fitted, setting, choice, len(shots))
-    return Fit(fitted, setting, record, search_s=chosen_at - began, fit_s=done - chosen_at)
+    seconds = {"search_s": round(chosen_at - began, 3), "fit_s": round(done - chosen_at, 3)}
+    return Fit(fitted, setting, record, {**seconds, "peak_memory_bytes": peak.num_bytes, "memory": peak.memory})
 
 
 def _require(planned: PlannedBlock) -> PlannedFit:

@@ -174,6 +174,8 @@ def execute(
         agreements += found.agreements
         few_shot += found.few_shot
         stored_blocks += blocks
+    found_costs = ((block.block_id, store.block(block.block_id).read_fit_cost()) for block in plan.blocks if block.fit)
+    done.fits = {block_id: cost for block_id, cost in found_costs if cost}
     done.seconds["total"] = time.perf_counter() - started
     ensembles = [cell for model in plan.models for cell in model.ensembles]
     manifest = make_manifest(
@@ -409,11 +411,11 @@ def _fit(
     """What a method makes of a model, until its block is scored."""
     found = fit_block(planned, model.backend, model.encoder, seed=spec.seed)
     with found.fitted as fitted:
-        block_store.write_fit(found.record)
+        block_store.write_fit(found.record, found.cost)
         name = f"{model.backend.scorer.model} {found.record['method']}"
-        for part, seconds in (("search", found.search_s), ("fit", found.fit_s)):
+        for part in ("search", "fit"):
             key = f"{part} {name}"
-            done.seconds[key] = done.seconds.get(key, 0.0) + seconds
+            done.seconds[key] = done.seconds.get(key, 0.0) + found.cost[f"{part}_s"]
         yield fitted.backend
 
 

@@ -31,10 +31,11 @@ from promptlab.store import RunStore
 
 @dataclass(slots=True)
 class Cost:
-    """What one call did and how long it took."""
+    """What one call did and how long it took; `fits` has the cost of each fit, by its block."""
 
     tally: Tally = field(default_factory=Tally)
     seconds: dict[str, float] = field(default_factory=dict)
+    fits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def make_manifest(
@@ -227,12 +228,14 @@ def make_timings(cost: Cost, previous: Mapping[str, Any]) -> dict[str, Any]:
     all_calls["calls"] = 1 + before.get("calls", 0)
     old = before.get("seconds", {})
     all_calls["seconds"] = {name: round(seconds.get(name, 0) + old.get(name, 0), 3) for name in {**old, **seconds}}
+    fits = {**previous.get("fits", {}), **cost.fits}
     return {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": seconds,
         **counts,
         "all_calls": all_calls,
         "peak_memory_bytes": peak,
+        **({"fits": fits} if fits else {}),
         "platform": platform.platform(terse=True),
     }
 
