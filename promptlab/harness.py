@@ -30,6 +30,7 @@ from promptlab.fit_planning import plan_fits
 from promptlab.fitting import fit_block
 from promptlab.grids import Grid, LoadedRows, load_all_rows, make_grid
 from promptlab.hashing import content_hash
+from promptlab.methods.projecting import projected_backend
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
 from promptlab.preparing import (
     EncodedBlock,
@@ -44,7 +45,7 @@ from promptlab.preparing import (
 from promptlab.provenance import Cost, find_model_facts, make_manifest, make_timings
 from promptlab.results import Agreement, Result, RunResults, write_results
 from promptlab.scoring import Tally, score_block, score_fills, score_from_states
-from promptlab.specs.run import RunSpec
+from promptlab.specs.run import PROJECTED, RunSpec
 from promptlab.store import RunStore
 
 
@@ -346,6 +347,10 @@ def _score_block(
         look_first()
         with _fit(spec, model, prepared.planned, block_store, progress, done) as fitted:
             _score_encoded(spec, fitted, model.encoder, block, store, done, advance, look_first)
+    elif block.num_missing and prepared.planned.projects is not None:
+        projected, words = projected_backend(model.backend, store.block(prepared.planned.projects).read_fit())
+        block_store.write_fit({"method": PROJECTED, "words": words}, {})
+        _score_encoded(spec, projected, model.encoder, block, store, done, advance, look_first)
     else:
         if block.num_missing:
             _fill_from_states(model, prepared, block_store)

@@ -156,14 +156,14 @@ def describe_block(block: PlannedBlock, stored: StoredBlock) -> dict[str, Any]:
 
 def _describe_fit(block: PlannedBlock) -> dict[str, Any]:
     """What is fitted for a block; the block's folder has what came of it."""
-    if block.fit is None:
+    if block.fit is None and block.projects is None:
         return {}
-    fit, words = block.fit, block.fit.verbalizer
+    (cell,), words = block.cells, block.bound if block.fit is None else block.fit.verbalizer
     return {
-        "method": fit.method.name,
-        "answers": fit.method.answers,
-        "num_shots": fit.shots.num_shots,
-        "draw": fit.shots.draw,
+        "method": cell.method,
+        "answers": cell.answers,
+        "num_shots": cell.num_shots,
+        "draw": cell.draw,
         "fit_words": words.name if words is not None else None,
     }
 

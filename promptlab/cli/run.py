@@ -73,6 +73,9 @@ def run(
     fit_verbalizers: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help="What methods are fitted with; default: the first one.")
     ] = None,
+    no_projection: Annotated[
+        bool, typer.Option("--no-projection", help="Do not score soft prompts once more as their nearest words.")
+    ] = False,
     rows: Annotated[
         str | None, typer.Option(metavar="FILE", help="Rows that no task describes: csv, tsv, jsonl, parquet, txt.")
     ] = None,
@@ -177,6 +180,7 @@ def run(
         "seed": seed,
         "output_path": output_path,
         "name": name,
+        "no_projection": no_projection or None,
         "no_text": no_text or None,
         "store_states": store_states or None,
         "skip_preflight": skip_preflight or None,

@@ -175,6 +175,7 @@ class RunSpec(BaseModel):
     folds: Annotated[int, _number(2, "a whole number from 2")] = 4
     fit_templates: Annotated[tuple[str | Template, ...], BeforeValidator(_as_selectors)] = ()
     fit_verbalizers: Annotated[tuple[str | dict[str, Any] | Verbalizer, ...], BeforeValidator(_as_selectors)] = ()
+    no_projection: bool = False
     rows: Text | None = None
     train_rows: Text | None = None
     text_column: Text | None = None
@@ -236,7 +237,16 @@ class RunSpec(BaseModel):
                     raise ValueError(f"{flag(key)} says something about --shots, which is missing")
 
 
-SHOT_KEYS = ("settings", "seeds", "shots_short", "selection", "folds", "fit_templates", "fit_verbalizers")
+SHOT_KEYS = (
+    "settings",
+    "seeds",
+    "shots_short",
+    "selection",
+    "folds",
+    "fit_templates",
+    "fit_verbalizers",
+    "no_projection",
+)
 OWN_ROWS = ("train_rows", "text_column", "fields", "label_column", "label_values", "labels", "family")
 _FLAGS = {"models": "--model", "settings": "--setting", "fields": "--field", "ensembles": "--ensemble"}
 
