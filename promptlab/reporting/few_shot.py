@@ -70,7 +70,8 @@ def few_shot_lines(learning: Learning, results: RunResults, width: int) -> list[
         contrast = _against_hard(learning.contrasts, curve, numbers[-1])
         values = [three_digits(points[n].accuracy.value) if n in points else MISSING for n in numbers]
         last = "" if curve.method == ZERO_SHOT else show_difference(contrast)
-        rows.append([models[curve.model], curve.task, names[curve.key], *values, last][first:])
+        name = "hard prompt" if curve.method == ZERO_SHOT else names[curve.key]
+        rows.append([models[curve.model], curve.task, name, *values, last][first:])
     head = ["model", "task", "method", *map(str, numbers), "vs hard"][first:]
     head[-1] = head[-1] if natural_width([head, *rows]) <= width else "vs"
     draws = max(len(point.results) for curve in learning.curves for point in curve.points)

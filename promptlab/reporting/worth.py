@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from promptlab.learning import Worth
 from promptlab.reporting.document import Paragraph, Part, Subheading, make_table
-from promptlab.reporting.formats import MISSING, model_names, percent, span
+from promptlab.reporting.formats import MISSING, model_names, round_percent, span
 from promptlab.statistics.data_advantage import DataAdvantage
 
 _INTRO = (
@@ -14,6 +14,8 @@ _INTRO = (
     "accuracies that both curves reach, the mean of what the other needs against what the method needs, on a "
     "logarithmic axis of examples. "
     "Worth 3 x the examples: the other needs three times as many for the same accuracy; below 1 it needs fewer. "
+    "A factor can be no larger than the largest number of shots over the smallest, and says little where the curves "
+    "share little. "
     "Curves are means over draws and stay at the highest accuracy that they have reached. "
     "Beside it stands the difference in examples a label on the plain axis, as in the paper, and the paper's own "
     "number, which takes the best draw at each number of shots and is optimistic. "
@@ -39,7 +41,7 @@ def worth_parts(worths: Sequence[Worth], names: Mapping[tuple[object, ...], str]
             _examples(one.examples),
             _examples(one.highest),
             span(*one.factor.shared) if one.factor.shared else MISSING,
-            percent(one.factor.defined),
+            round_percent(one.factor.defined),
         ]
         for one in worths
     ]
@@ -60,9 +62,9 @@ def _reason(worth: Worth) -> str:
     """Which curve lies above the other, in the numbers of shots that were run."""
     found, first, second = worth.factor, worth.first.points, worth.second.points
     if found.first[0] > found.second[1]:
-        return f"better at {first[0].num_shots} shots than the other at any of up to {second[-1].num_shots}"
+        return f"at {first[0].num_shots} shots already above the other at {second[-1].num_shots}"
     if found.second[0] > found.first[1]:
-        return f"the other is better at {second[0].num_shots} shots than this at any of up to {first[-1].num_shots}"
+        return f"at {first[-1].num_shots} shots still below the other at {second[0].num_shots}"
     flat = "the method" if found.first[0] == found.first[1] else "the other"
     return f"{flat} does not gain with more shots"
 
