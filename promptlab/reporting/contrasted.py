@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from promptlab.learning import CHOSEN, Contrast, Learning, Pooled
 from promptlab.reporting.document import Paragraph, Part, Subheading, Table, make_table
-from promptlab.reporting.formats import MISSING, count, model_names, plural, signed, span, three_digits
+from promptlab.reporting.formats import MISSING, count, model_names, plural, signed, signed_span, three_digits
 
 SIGNIFICANT = 0.05
 _MAX_OPEN = 16  # differences; more are summed up by number of shots, and the whole table is folded
@@ -66,7 +66,7 @@ def _pooled_table(pooled: Sequence[Pooled]) -> Table:
             count(one.num_shots),
             count(len(one.tasks)),
             signed(one.difference.value),
-            span(one.difference.interval.low, one.difference.interval.high),
+            signed_span(one.difference.interval.low, one.difference.interval.high),
             show_p(one.adjusted),
         ]
         for one in pooled
@@ -106,7 +106,7 @@ def _whole_table(contrasts: Sequence[Contrast], names: Mapping[tuple[object, ...
             count(one.num_shots),
             one.against,
             signed(one.difference.value),
-            span(one.difference.interval.low, one.difference.interval.high),
+            signed_span(one.difference.interval.low, one.difference.interval.high),
             show_p(one.adjusted),
         ]
         for one in contrasts

@@ -7,7 +7,7 @@ from typing import Any
 
 from promptlab.learning import Curve, CurvePoint, Learning, Projection
 from promptlab.reporting.document import Paragraph, Part, Subheading, Table, make_table
-from promptlab.reporting.formats import MISSING, count, model_names, percent, plural, signed, span, three_digits
+from promptlab.reporting.formats import MISSING, count, model_names, percent, plural, signed, signed_span, three_digits
 from promptlab.results import Result
 
 _INTRO = (
@@ -56,7 +56,7 @@ def _summary(
         for curve in curves
         for point in curve.points
     ]
-    heads = ["~model", "~task", "~method", "#shots", "#tokens", "#mean drift", "#nearest to their start"]
+    heads = ["~model", "~task", "~method", "#shots", "#tokens", "#mean drift", "#nearest is the start"]
     return make_table([*heads, "#accuracy", "#projected", "#difference", "#95 % interval"], rows)
 
 
@@ -75,7 +75,7 @@ def _difference(projection: Projection | None) -> list[str]:
         return ["", "", ""]
     ends = projection.difference.interval
     values = [three_digits(projection.accuracy.value), signed(projection.difference.value)]
-    return [*values, span(ends.low, ends.high)]
+    return [*values, signed_span(ends.low, ends.high)]
 
 
 def _whole(curves: Sequence[Curve], names: Mapping[tuple[object, ...], str]) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from promptlab.learning import Worth
 from promptlab.reporting.document import Paragraph, Part, Subheading, make_table
 from promptlab.reporting.formats import MISSING, model_names, round_percent, span
+from promptlab.specs.run import ZERO_SHOT
 from promptlab.statistics.data_advantage import DataAdvantage
 
 _INTRO = (
@@ -20,7 +21,9 @@ _INTRO = (
     "Beside it stands the difference in examples a label on the plain axis, as in the paper, and the paper's own "
     "number, which takes the best draw at each number of shots and is optimistic. "
     "Intervals are of 2,000 resamples of rows and draws. "
-    "Where the curves share no accuracies there is no number; the last column says in how many resamples they do."
+    "Where the curves share no accuracies there is no number but a reason; the last column says in how many resamples "
+    "they share some, which are those that the interval is of. "
+    "The hard prompt is the one that the same shots chose."
 )
 
 
@@ -36,16 +39,16 @@ def worth_parts(worths: Sequence[Worth], names: Mapping[tuple[object, ...], str]
             models[one.first.model] if len(models) > 1 else "",
             one.first.task,
             names[one.first.key],
-            names[one.second.key],
+            "hard prompt" if one.second.method == ZERO_SHOT else names[one.second.key],
             show_worth(one),
             _examples(one.examples),
-            _examples(one.highest),
+            MISSING if one.highest.value is None else _whole(one.highest.value),
             span(*one.factor.shared) if one.factor.shared else MISSING,
             round_percent(one.factor.defined),
         ]
         for one in worths
     ]
-    heads = ["~model", "~task", "~method", "~over", "is worth", "#examples a label", "#by the best draws"]
+    heads = ["~model", "~task", "~method", "~over", "~is worth", "#examples a label", "#by the best draws"]
     yield make_table([*heads, "#shared accuracies", "#defined in"], rows)
 
 
@@ -60,13 +63,12 @@ def show_worth(worth: Worth) -> str:
 
 def _reason(worth: Worth) -> str:
     """Which curve lies above the other, in the numbers of shots that were run."""
-    found, first, second = worth.factor, worth.first.points, worth.second.points
+    found, first = worth.factor, worth.first.points
     if found.first[0] > found.second[1]:
-        return f"at {first[0].num_shots} shots already above the other at {second[-1].num_shots}"
+        return f"above it from {first[0].num_shots} shots on"
     if found.second[0] > found.first[1]:
-        return f"at {first[-1].num_shots} shots still below the other at {second[0].num_shots}"
-    flat = "the method" if found.first[0] == found.first[1] else "the other"
-    return f"{flat} does not gain with more shots"
+        return f"below it up to {first[-1].num_shots} shots"
+    return "gains nothing" if found.first[0] == found.first[1] else "the other gains nothing"
 
 
 def _digits(factor: float) -> str:

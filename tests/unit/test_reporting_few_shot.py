@@ -108,14 +108,14 @@ def test_worth_is_said_in_words(tmp_path: Path) -> None:
     (table,) = tables_of(tmp_path, tables)["Worth n labelled examples"]
     rows = {row["method"]: row for row in rows_of(table)}
     assert rows["soft_prompt"]["is worth"].startswith("2.0 x the examples (")
-    assert ("0.600 to 0.700", "hard prompt, chosen") == (
+    assert ("0.600 to 0.700", "hard prompt") == (
         rows["soft_prompt"]["shared accuracies"],
         rows["soft_prompt"]["over"],
     )
     assert rows["soft_prompt"]["examples a label"].startswith("+3.0 (")
-    assert "undefined: at 2 shots already above the other at 8" == rows["lora"]["is worth"]
-    assert "undefined: at 8 shots still below the other at 2" == rows["prefix"]["is worth"]
-    assert "undefined: the method does not gain with more shots" == rows["bitfit"]["is worth"]
+    assert "undefined: above it from 2 shots on" == rows["lora"]["is worth"]
+    assert "undefined: below it up to 8 shots" == rows["prefix"]["is worth"]
+    assert "undefined: gains nothing" == rows["bitfit"]["is worth"]
     assert ("–", "0 %") == (rows["lora"]["shared accuracies"], rows["lora"]["defined in"])
 
 
@@ -153,7 +153,7 @@ def test_soft_tokens_have_their_words_drift_and_projected_accuracy(tmp_path: Pat
     run = with_tokens(few_shot_run(tmp_path, tables, CELLS))
     summary, whole = (part for part in parts_by_head(learn(run), run)["Soft tokens"] if isinstance(part, Table))
     first = rows_of(summary)[0]
-    assert ("2", "0.300", "50.0 %") == (first["tokens"], first["mean drift"], first["nearest to their start"])
+    assert ("2", "0.300", "50.0 %") == (first["tokens"], first["mean drift"], first["nearest is the start"])
     means = [tables["reviews", name, 2].mean() for name in ("soft_prompt", "soft_prompt_projected")]
     assert [f"{mean:.3f}" for mean in means] == [first["accuracy"], first["projected"]]
     assert f"{means[1] - means[0]:+.3f}" == first["difference"]
