@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from promptlab.learning import Worth
 from promptlab.reporting.document import Paragraph, Part, Subheading, make_table
-from promptlab.reporting.formats import MISSING, model_names, round_percent, span
+from promptlab.reporting.formats import MISSING, model_names, round_percent
 from promptlab.specs.run import ZERO_SHOT
 from promptlab.statistics.data_advantage import DataAdvantage
 
@@ -43,12 +43,12 @@ def worth_parts(worths: Sequence[Worth], names: Mapping[tuple[object, ...], str]
             show_worth(one),
             _examples(one.examples),
             MISSING if one.highest.value is None else _whole(one.highest.value),
-            span(*one.factor.shared) if one.factor.shared else MISSING,
+            "{:.2f} to {:.2f}".format(*one.factor.shared) if one.factor.shared else MISSING,
             round_percent(one.factor.defined),
         ]
         for one in worths
     ]
-    heads = ["~model", "~task", "~method", "~over", "~is worth", "#examples a label", "#by the best draws"]
+    heads = ["~model", "~task", "~method", "~over", "~is worth", "#examples a label", "#best draws"]
     yield make_table([*heads, "#shared accuracies", "#defined in"], rows)
 
 
@@ -65,9 +65,9 @@ def _reason(worth: Worth) -> str:
     """Which curve lies above the other, in the numbers of shots that were run."""
     found, first = worth.factor, worth.first.points
     if found.first[0] > found.second[1]:
-        return f"above it from {first[0].num_shots} shots on"
+        return f"above from {first[0].num_shots} shots on"
     if found.second[0] > found.first[1]:
-        return f"below it up to {first[-1].num_shots} shots"
+        return f"below up to {first[-1].num_shots} shots"
     return "gains nothing" if found.first[0] == found.first[1] else "the other gains nothing"
 
 
@@ -81,7 +81,7 @@ def _examples(found: DataAdvantage) -> str:
     if found.value is None:
         return MISSING
     ends = found.interval
-    between = f" ({_whole(ends.low)} to {_whole(ends.high)})" if ends else ""
+    between = f" ({_whole(ends.low).lstrip('+')} to {_whole(ends.high).lstrip('+')})" if ends else ""
     return f"{_whole(found.value)}{between}"
 
 

@@ -108,13 +108,13 @@ def test_worth_is_said_in_words(tmp_path: Path) -> None:
     (table,) = tables_of(tmp_path, tables)["Worth n labelled examples"]
     rows = {row["method"]: row for row in rows_of(table)}
     assert rows["soft_prompt"]["is worth"].startswith("2.0 x the examples (")
-    assert ("0.600 to 0.700", "hard prompt") == (
+    assert ("0.60 to 0.70", "hard prompt") == (
         rows["soft_prompt"]["shared accuracies"],
         rows["soft_prompt"]["over"],
     )
     assert rows["soft_prompt"]["examples a label"].startswith("+3.0 (")
-    assert "undefined: above it from 2 shots on" == rows["lora"]["is worth"]
-    assert "undefined: below it up to 8 shots" == rows["prefix"]["is worth"]
+    assert "undefined: above from 2 shots on" == rows["lora"]["is worth"]
+    assert "undefined: below up to 8 shots" == rows["prefix"]["is worth"]
     assert "undefined: gains nothing" == rows["bitfit"]["is worth"]
     assert ("–", "0 %") == (rows["lora"]["shared accuracies"], rows["lora"]["defined in"])
 
