@@ -121,7 +121,7 @@ def _cell(record: Record, column: str) -> str:
     if column == "tags":
         return ", ".join(record["tags"])
     if column == "looks at":
-        return ", ".join(["row", *(name for name in ("template", "words") if record[f"uses_{name}"])])
+        return ", ".join(name for name in ("template", "words") if record[f"uses_{name}"]) or "the row alone"
     if column == "searches":
         return ", ".join(name.replace("_", " ") for name, values in record["settings"].items() if len(values) > 1)
     if column == "words":
