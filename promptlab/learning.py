@@ -128,7 +128,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What a run says about labelled examples, in the order of its results."""
+    """What a run says about labelled examples: task by task, the hard prompt before the methods."""
 
     curves: tuple[Curve, ...]
     contrasts: tuple[Contrast, ...]
@@ -150,7 +150,8 @@ def learn(run: RunResults, *, with_worths: bool = True) -> Learning:
     for one in (one for one in run.few_shot if one.metrics):
         groups.setdefault(_key(one), []).append(one)
     whole = [_curve(key, several, reader) for key, several in groups.items()]
-    curves = [one for one in whole if one.method != PROJECTED]
+    grouped = by_task(one for one in whole if one.method != PROJECTED).values()
+    curves = [one for of_task in grouped for one in sorted(of_task, key=lambda one: one.method != ZERO_SHOT)]
     contrasts = [contrast for curve in curves for contrast in _contrasts(curve, curves, run, reader)]
     pooled = list(_pool(curves, reader))
     p_values = [one.difference.p_value for one in contrasts] + [one.difference.p_value for one in pooled]

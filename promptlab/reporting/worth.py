@@ -10,6 +10,7 @@ from promptlab.reporting.formats import MISSING, model_names, round_percent
 from promptlab.specs.run import ZERO_SHOT
 from promptlab.statistics.data_advantage import DataAdvantage
 
+MOSTLY = 0.5  # of the resamples, in which curves must share some accuracies for a number to be shown
 _INTRO = (
     "How many labelled examples a method is worth over another (data advantage, Le Scao and Rush 2021): over the "
     "accuracies that both curves reach, the mean of what the other needs against what the method needs, on a "
@@ -21,8 +22,8 @@ _INTRO = (
     "Beside it stands the difference in examples a label on the plain axis, as in the paper, and the paper's own "
     "number, which takes the best draw at each number of shots and is optimistic. "
     "Intervals are of 2,000 resamples of rows and draws. "
-    "Where the curves share no accuracies there is no number but a reason; the last column says in how many resamples "
-    "they share some, which are those that the interval is of. "
+    "Where the curves share no accuracies, or do so in fewer than half of the resamples, there is no number but a "
+    "reason; the last column says in how many they share some, which are those that the interval is of. "
     "The hard prompt is the one that the same shots chose."
 )
 
@@ -42,7 +43,7 @@ def worth_parts(worths: Sequence[Worth], names: Mapping[tuple[object, ...], str]
             "hard prompt" if one.second.method == ZERO_SHOT else names[one.second.key],
             show_worth(one),
             _examples(one.examples),
-            MISSING if one.highest.value is None else _whole(one.highest.value),
+            _examples(one.highest).partition(" (")[0],
             "{:.2f} to {:.2f}".format(*one.factor.shared) if one.factor.shared else MISSING,
             round_percent(one.factor.defined),
         ]
@@ -57,6 +58,8 @@ def show_worth(worth: Worth) -> str:
     found = worth.factor
     if found.value is None:
         return f"undefined: {_reason(worth)}"
+    if found.defined < MOSTLY:
+        return "undefined: they share too little"
     between = f" ({_digits(found.interval.low)} to {_digits(found.interval.high)})" if found.interval else ""
     return f"{_digits(found.value)} x the examples{between}"
 
@@ -78,7 +81,7 @@ def _digits(factor: float) -> str:
 
 def _examples(found: DataAdvantage) -> str:
     """A number of examples with its interval."""
-    if found.value is None:
+    if found.value is None or found.defined < MOSTLY:
         return MISSING
     ends = found.interval
     between = f" ({_whole(ends.low).lstrip('+')} to {_whole(ends.high).lstrip('+')})" if ends else ""

@@ -33,6 +33,15 @@ def test_a_curve_is_the_mean_over_draws_at_every_number(tmp_path: Path) -> None:
     assert (None, None) == (found.curves[0].template, found.curves[0].verbalizer)
 
 
+def test_curves_stand_task_by_task_behind_the_hard_prompt(tmp_path: Path) -> None:
+    """Whatever the order of the results, which have the choices last."""
+    tables = right_tables(tasks=("reviews", "news"), methods=("soft_prompt", "lora", "zero_shot"), shots=(2,))
+    mixed = {key: tables[key] for key in sorted(tables, key=lambda key: (key[1] == "zero_shot", key[1]))}
+    found = [(one.task, one.method) for one in learn(few_shot_run(tmp_path, mixed, CELLS)).curves]
+    methods = ("zero_shot", "lora", "soft_prompt")
+    assert [(task, method) for task in ("reviews", "news") for method in methods] == found
+
+
 def test_contrasts_pair_rows_and_draws(tmp_path: Path) -> None:
     """Minus the prompt that the same shots chose, draw by draw, and minus the one cell that a method starts from."""
     tables = right_tables()

@@ -12,6 +12,7 @@ import pytest
 from promptlab.learning import Learning, learn
 from promptlab.reporting.document import Figure, Paragraph, Subheading, Table
 from promptlab.reporting.few_shot import curve_names, few_shot_lines, few_shot_parts
+from promptlab.reporting.worth import show_worth
 from promptlab.results import RunResults
 from tests.made_up_learning import FIT, ROWS, few_shot_run, right_tables
 
@@ -117,6 +118,18 @@ def test_worth_is_said_in_words(tmp_path: Path) -> None:
     assert "undefined: below up to 8 shots" == rows["prefix"]["is worth"]
     assert "undefined: gains nothing" == rows["bitfit"]["is worth"]
     assert ("–", "0 %") == (rows["lora"]["shared accuracies"], rows["lora"]["defined in"])
+
+
+def test_a_number_that_few_resamples_have_is_not_shown(tmp_path: Path) -> None:
+    """Curves that share an accuracy by chance alone are worth nothing that could be said."""
+    tables = {("reviews", "zero_shot", 2): stepped(0.5), ("reviews", "zero_shot", 4): stepped(0.6)}
+    tables |= {("reviews", "lora", 2): stepped(0.5875), ("reviews", "lora", 4): stepped(0.9)}
+    run = few_shot_run(tmp_path, tables, CELLS)
+    learning = learn(run)
+    (worth,) = learning.worths
+    assert "x the examples" in show_worth(worth)
+    rare = replace(worth, factor=replace(worth.factor, defined=0.49))
+    assert "undefined: they share too little" == show_worth(rare)
 
 
 def test_several_templates_of_a_method_have_names_and_a_spread(tmp_path: Path) -> None:
