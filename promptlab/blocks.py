@@ -78,9 +78,16 @@ class BlockStore:
         if not path.exists():
             write_json(path, {"schema_version": SCHEMA_VERSION, **value})
 
-    def write_fit(self, value: Mapping[str, Any]) -> None:
-        """Store what was fitted for this block."""
+    def write_fit(self, value: Mapping[str, Any], cost: Mapping[str, Any]) -> None:
+        """Store what was fitted for this block, and apart from it what two equal fits may differ in."""
+        write_json(self.folder / "fit_cost.json", {"schema_version": SCHEMA_VERSION, **cost})
         write_json(self.folder / "fit.json", {"schema_version": SCHEMA_VERSION, **value})
+
+    def read_fit_cost(self) -> dict[str, Any]:
+        """The seconds and the memory that a fit took; empty where nothing was fitted."""
+        path = self.folder / "fit_cost.json"
+        stored: dict[str, Any] = read_json(path) if path.is_file() else {}
+        return {key: value for key, value in stored.items() if key != "schema_version"}
 
     def read_fit(self) -> dict[str, Any]:
         """What `write_fit` stored, without its log step by step; empty where nothing was fitted."""

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from promptlab.errors import DataError, UsageError, did_you_mean
-from promptlab.metrics import Outcome, check_metric, measure
+from promptlab.metrics import check_metric, measure
 from promptlab.metrics import compare as paired_metric
 from promptlab.results import Result, RunResults
+from promptlab.shared_rows import Decided, shared_decisions
+from promptlab.statistics.crossed import crossed_mean
 from promptlab.statistics.paired import holm
-from promptlab.store import RunStore
-
-if TYPE_CHECKING:
-    from jaxtyping import Float64, Int64
 
 AXES = ("model", "template", "verbalizer", "calibration")
+FIT_AXES = ("model", "template", "verbalizer", "method")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,35 @@ class PairedCells:
 
 
 @dataclass(frozen=True, slots=True)
+class PairedDraws:
+    """What both runs have with so many shots a label, over the draws and rows that both have.
+
+    Values are accuracies; the interval is for other rows and other draws. `p_adjusted` is Holm's over all of these.
+    """
+
+    task: str
+    first: Mapping[str, str]
+    second: Mapping[str, str]
+    num_shots: int
+    num_draws: int
+    num_rows: int
+    value_first: float
+    value_second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_adjusted: float
+    interval: str = "t, crossed"
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True, slots=True)
 class RunComparison:
-    """All pairs of two runs, what told the two sides apart, and what a reader must know."""
+    """All pairs of two runs, what told the two sides apart, and what a reader must know.
+
+    `draws` compares what was had with labelled examples, which `unpaired_first` and `unpaired_second` do not count.
+    """
 
     first: str
     second: str
@@ -64,6 +90,7 @@ class RunComparison:
     unpaired_first: int
     unpaired_second: int
     cautions: tuple[str, ...] = field(default=())
+    draws: tuple[PairedDraws, ...] = field(default=())
 
 
 def compare_runs(
@@ -93,7 +120,8 @@ def compare_runs(
     sides = [_choose(run, only or {}, tasks, number) for number, run in enumerate((first, second))]
     axes = _axes(sides[0], sides[1], only or {})
     pairs = _pair(sides[0], sides[1], axes)
-    if not pairs:
+    draws = _compare_draws(first, second, only or {}, tasks)
+    if not pairs and not draws:
         raise UsageError(_no_pairs(first, second, sides))
     compared = [one for ours, theirs in pairs for one in _compare(first, second, ours, theirs, metrics, seed)]
     adjusted = holm([one.p_value for one in compared if one.p_value is not None])
@@ -106,7 +134,8 @@ def compare_runs(
         pairs=tuple(compared),
         unpaired_first=len(sides[0]) - len(pairs),
         unpaired_second=len(sides[1]) - len(pairs),
-        cautions=tuple(_cautions(first, second, compared)),
+        cautions=(*_cautions(first, second, compared), *_shot_cautions(first, second, draws)),
+        draws=tuple(draws),
     )
 
 
@@ -186,36 +215,85 @@ def _no_pairs(first: RunResults, second: RunResults, sides: Sequence[Sequence[Re
     return f"runs '{first.name}' and '{second.name}' have no cells that can be paired."
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Decided:
-    """The stored decisions of a cell: label indices, -1 for none, and log p(y | x), uniform where unscored."""
+def _compare_draws(
+    first: RunResults, second: RunResults, only: Mapping[str, tuple[str | None, str | None]], tasks: Sequence[str]
+) -> list[PairedDraws]:
+    """Few-shot results that agree in all but what is compared, each over the draws that both runs have."""
+    sides = [_measured_draws(run, only, tasks, side) for side, run in enumerate((first, second))]
+    differing = {axis for axis in FIT_AXES if axis in only and only[axis][0] != only[axis][1]}
+    for axis in FIT_AXES:
+        ours, theirs = ({_fit_name(one, axis) for one in side} for side in sides)
+        differing |= {axis} if len(ours) == len(theirs) == 1 and ours != theirs else set()
+    kept = [axis for axis in FIT_AXES if axis not in differing]
+    groups = [dict[tuple[Any, ...], dict[int | None, Result]](), dict[tuple[Any, ...], dict[int | None, Result]]()]
+    for group, results in zip(groups, sides, strict=True):
+        for one in results:
+            key = (one.task, one.split, one.num_shots, *(_fit_name(one, axis) for axis in kept))
+            group.setdefault(key, {})[one.draw] = one
+    shared = [key for key in groups[0] if key in groups[1] and groups[0][key].keys() & groups[1][key].keys()]
+    found = [_over_draws(first, second, groups[0][key], groups[1][key]) for key in shared]
+    adjusted = holm([one.p_value for one in found])
+    return [replace(one, p_adjusted=p_value) for one, p_value in zip(found, adjusted, strict=True)]
 
-    ids: list[str]
-    gold: Int64[np.ndarray, " row"]
-    predicted: Int64[np.ndarray, " row"]
-    log_probabilities: Float64[np.ndarray, "row label"]
 
-    def at(self, places: Sequence[int]) -> _Decided:
-        """Some of the rows."""
-        index = np.array(places, dtype=np.int64)
-        ids = [self.ids[place] for place in places]
-        return _Decided(ids, self.gold[index], self.predicted[index], self.log_probabilities[index])
-
-    def outcome(self, labels: tuple[str, ...]) -> Outcome:
-        """What metrics look at."""
-        return Outcome(self.gold, self.predicted, np.exp(self.log_probabilities), labels)
+def _measured_draws(
+    run: RunResults, only: Mapping[str, tuple[str | None, str | None]], tasks: Sequence[str], side: int
+) -> list[Result]:
+    """The few-shot results of one side that have gold labels; a fit has no calibration to be named by."""
+    found = [one for one in run.few_shot if one.metrics and (not tasks or one.task in tasks)]
+    for axis, values in only.items():
+        wanted = values[side]
+        if wanted is not None and axis in FIT_AXES:
+            found = [one for one in found if _is_named(getattr(one, axis), wanted)]
+    return found
 
 
-def _read(run: RunResults, cell: Result) -> _Decided:
-    table = RunStore(run.folder).read_samples(cell.samples, cell.cell)
-    index = {label: number for number, label in enumerate(cell.labels)}
+def _fit_name(result: Result, axis: str) -> str:
+    """What a result has on an axis; a hard prompt that the shots chose has no template or words of its own."""
+    is_chosen = bool(result.num_candidates) and axis in ("template", "verbalizer")
+    return "chosen" if is_chosen else str(getattr(result, axis))
 
-    def codes(name: str) -> Any:
-        return np.array([index.get(value, -1) for value in table[name].to_pylist()], dtype=np.int64)
 
-    uniform = [-np.log(len(cell.labels))] * len(cell.labels)
-    values = [row if row is not None else uniform for row in table["log_probabilities"].to_pylist()]
-    return _Decided(table["row_id"].to_pylist(), codes("gold"), codes("predicted"), np.array(values, dtype=np.float64))
+def _over_draws(
+    first: RunResults, second: RunResults, ours: Mapping[int | None, Result], theirs: Mapping[int | None, Result]
+) -> PairedDraws:
+    """The crossed mean of second minus first, right or wrong, over shared rows and draws."""
+    draws = [draw for draw in ours if draw in theirs]
+    tables = []
+    for draw in draws:
+        one, other = shared_decisions(first, second, ours[draw], theirs[draw])
+        tables.append(np.stack([one.predicted == one.gold, other.predicted == other.gold]).astype(np.float64))
+    right = np.stack(tables, axis=2)
+    found = crossed_mean(right[1] - right[0], lowest=-1, highest=1)
+    mine, other_side = ours[draws[0]], theirs[draws[0]]
+    return PairedDraws(
+        task=mine.task,
+        first={axis: _fit_name(mine, axis) for axis in FIT_AXES},
+        second={axis: _fit_name(other_side, axis) for axis in FIT_AXES},
+        num_shots=mine.num_shots or 0,
+        num_draws=len(draws),
+        num_rows=right.shape[1],
+        value_first=float(right[0].mean()),
+        value_second=float(right[1].mean()),
+        difference=found.value,
+        low=found.interval.low,
+        high=found.interval.high,
+        p_value=found.p_value,
+        p_adjusted=found.p_value,
+    )
+
+
+def _shot_cautions(first: RunResults, second: RunResults, draws: Sequence[PairedDraws]) -> list[str]:
+    """Tasks whose draws are of other examples in one run than in the other."""
+    found = []
+    for task in dict.fromkeys(one.task for one in draws):
+        drawn = []
+        for run in (first, second):
+            stored = run.manifest.get("tasks", {}).get(task, {}).get("shots", ())
+            drawn.append({(one["num_shots"], one["draw"]): one["rows"] for one in stored})
+        if any(drawn[0][key] != drawn[1][key] for key in drawn[0].keys() & drawn[1].keys()):
+            found.append(f"{task}: the two runs drew other examples, so that draws are paired by their number alone.")
+    return found
 
 
 def _compare(
@@ -226,7 +304,7 @@ def _compare(
         raise DataError(f"task '{ours.task}' has other labels in run '{first.name}' than in '{second.name}'.")
     for name in metrics:
         check_metric(name, ours.labels)
-    one, other = _shared(first, second, ours, theirs)
+    one, other = shared_decisions(first, second, ours, theirs)
     named = PairedCells(
         task=ours.task,
         first={axis: getattr(ours, axis) for axis in AXES},
@@ -243,7 +321,7 @@ def _compare(
 
 
 def _with_metric(
-    named: PairedCells, name: str, one: _Decided, other: _Decided, labels: tuple[str, ...], seed: int
+    named: PairedCells, name: str, one: Decided, other: Decided, labels: tuple[str, ...], seed: int
 ) -> PairedCells:
     ours, theirs = one.outcome(labels), other.outcome(labels)
     found = paired_metric(name, theirs, ours, seed=seed)
@@ -262,37 +340,6 @@ def _with_metric(
         test=found.test,
         higher_is_better=values[0].higher_is_better,
     )
-
-
-def _shared(first: RunResults, second: RunResults, ours: Result, theirs: Result) -> tuple[_Decided, _Decided]:
-    """The decisions of both on the rows that both have, in the order of the first."""
-    one, other = _read(first, ours), _relabelled(_read(second, theirs), theirs.labels, ours.labels)
-    places = {row: number for number, row in enumerate(other.ids)}
-    shared = [(number, places[row]) for number, row in enumerate(one.ids) if row in places]
-    if not shared:
-        raise DataError(
-            f"task '{ours.task}': runs '{first.name}' and '{second.name}' have no row in common: compare runs of the "
-            "same split and --limit."
-        )
-    one, other = one.at([pair[0] for pair in shared]), other.at([pair[1] for pair in shared])
-    differing = np.flatnonzero((one.gold != other.gold) & (one.gold >= 0) & (other.gold >= 0))
-    if len(differing):
-        row = one.ids[int(differing[0])]
-        raise DataError(
-            f"task '{ours.task}': {len(differing)} shared rows have another gold label in run '{first.name}' than in "
-            f"'{second.name}' (row {row} first): the two are not of the same data."
-        )
-    gold = np.maximum(one.gold, other.gold)  # a run of the same rows without labels learns them from the other
-    return replace(one, gold=gold), replace(other, gold=gold)
-
-
-def _relabelled(found: _Decided, theirs: tuple[str, ...], ours: tuple[str, ...]) -> _Decided:
-    """Decisions with their labels in another order."""
-    if theirs == ours:
-        return found
-    place = np.array([ours.index(label) for label in theirs] + [-1])
-    order = [theirs.index(label) for label in ours]
-    return _Decided(found.ids, place[found.gold], place[found.predicted], found.log_probabilities[:, order])
 
 
 def _headline(run: RunResults, cell: Result) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STEPS = 2  # LoRA's and an adapter's first matrix have no gradient before the second one has moved
 MOST_SHOTS = 8
+RATE = 1e-3  # where the setting's is 0, which moves nothing
 
 
 def preflight_method(method: Method, shots: LabelledPrompts, setting: Setting, context: Context) -> None:
@@ -43,6 +44,7 @@ def preflight_method(method: Method, shots: LabelledPrompts, setting: Setting, c
     if method.answers == "mask":
         before = context.backend.score(few.prompts, context.label_words.token_ids).log_probs
     quick = replace(setting, steps=STEPS, batch_size=MOST_SHOTS, accumulate=1, warm_up=0.0, schedule="constant")
+    quick = replace(quick, learning_rate=setting.learning_rate or RATE)
     with method.fit(few, quick, context) as fitted:
         fault = next(_faults(method, fitted, few.prompts, context, before), None)
     if fault is not None:

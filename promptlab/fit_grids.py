@@ -21,7 +21,7 @@ class FitGrid:
     """What methods are fitted with: their names, and the templates and verbalizers that were named for them.
 
     Where none is named, a method takes the first instructive template and the first verbalizer of a task. `settings` is
-    what the user says about hyper-parameters.
+    what the user says about hyper-parameters; `projects` says whether soft tokens are scored as words too.
     """
 
     methods: tuple[str, ...] = ()
@@ -31,6 +31,7 @@ class FitGrid:
     num_folds: int = 4
     has_zero_shot: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
+    projects: bool = True
 
 
 def make_fit_grid(spec: RunSpec) -> FitGrid:
@@ -52,6 +53,7 @@ def make_fit_grid(spec: RunSpec) -> FitGrid:
         num_folds=spec.folds,
         has_zero_shot=ZERO_SHOT in spec.methods,
         settings=spec.settings or {},
+        projects=not spec.no_projection,
     )
 
 

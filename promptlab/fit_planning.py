@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from promptlab.artefacts import CALIBRATION, labels_alone
 from promptlab.backends.base import Backend, Scorer
@@ -27,6 +27,7 @@ from promptlab.rows import RowSet
 from promptlab.scoring import SCORING_VERSION
 from promptlab.seeding import derive_seed
 from promptlab.shots import Shots
+from promptlab.specs.run import PROJECTED
 from promptlab.specs.task import Task
 from promptlab.specs.template import Template
 from promptlab.specs.verbalizer import Verbalizer
@@ -47,12 +48,14 @@ def plan_fits(grid: Grid, loaded: LoadedRows, backend: Backend, *, max_length: i
         reason = method.refusal(backend)
         if reason is not None:
             raise UsageError(f"--methods {method.name}: model '{backend.scorer.model}': {reason}")
-    blocks = []
+    blocks = list[PlannedBlock]()
     for task in grid.tasks:
         for method, shots in itertools.product(methods, loaded.shots.get(task.name, ())):
             for template, verbalizer in _pairs(grid, task, method):
                 setting = _Setting(backend.scorer, max_length, seed)
                 blocks.append(_block(grid, loaded, task, method, shots, template, verbalizer, setting))
+                if method.has_projection and grid.fits.projects:
+                    blocks.append(_projected(blocks[-1]))
     return blocks
 
 
@@ -183,3 +186,18 @@ def make_fitted_block(
         faults={},
         fit=fit,
     )
+
+
+def _projected(block: PlannedBlock) -> PlannedBlock:
+    """The block that asks the same prompts with every soft token put back to its nearest word."""
+    identity = {**block.identity, "projects": block.block_id}
+    block_id, (cell,) = content_hash(identity), block.cells
+    assert block.bound is not None
+    named = replace(
+        cell,
+        cell_id=cell_id(block_id, block.task, block.rows_hash, block.bound, UNCALIBRATED, None),
+        block_id=block_id,
+        samples=f"{block.task.name}-{block_id[:16]}",
+        method=PROJECTED,
+    )
+    return replace(block, block_id=block_id, identity=identity, cells=(named,), fit=None, projects=block.block_id)

@@ -15,6 +15,7 @@ from promptlab.encoding import Encoder
 from promptlab.errors import LabelWordError, ModelError
 from promptlab.fit_auditing import preflight_method
 from promptlab.label_words import find_word_ids
+from promptlab.memory import peak_memory
 from promptlab.methods.base import Context, Fitted, LabelledPrompts, Setting, Words
 from promptlab.methods.selecting import Choice, choose_setting, planned_passes
 from promptlab.planning import PlannedBlock, PlannedFit
@@ -24,16 +25,16 @@ from promptlab.verbalizing import require_words
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What was fitted for a block: `record` as plain values, `seconds` of the search and of the fit itself.
+    """What was fitted for a block: `record` as plain values; `cost` is what two equal fits may differ in.
 
-    `context` is what it was fitted with; None where it was fitted before and is loaded.
+    The cost has the seconds of the search and of the fit itself, and the most memory that both took, with whose that
+    is. `context` is what it was fitted with; None where it was fitted before and is loaded.
     """
 
     fitted: Fitted
     setting: Setting
     record: Mapping[str, Any]
-    search_s: float
-    fit_s: float
+    cost: Mapping[str, Any]
     context: Context | None = None
 
 
@@ -61,32 +62,41 @@ def fit_block(
         LabelWordError: the label words are not one token each.
         DataError: a shot cannot be encoded.
     """
-    fit, began = _require(planned), time.perf_counter()
+    fit = _require(planned)
     if fit.artefact is not None:
-        return _load(fit.artefact, backend, began)
+        return _load(fit.artefact, backend)
     shots, context = _make_context(planned, fit, backend, encoder, seed)
     if look_first:
         preflight_method(fit.method, shots, fit.grid[0], context)
-    choice = choose_setting(
-        fit.method, fit.grid, shots, context, rule=fit.selection, num_folds=fit.num_folds, on_fit=on_fit
-    )
-    chosen_at = time.perf_counter()
-    setting = fit.grid[choice.place]
-    try:
-        fitted = fit.method.fit(shots, setting, context)
-    except ModelError as error:
-        raise ModelError(f"method '{fit.method.name}', task '{planned.task.name}': {error}") from None
+    began = time.perf_counter()
+    with peak_memory(backend.device) as peak:
+        choice = choose_setting(
+            fit.method, fit.grid, shots, context, rule=fit.selection, num_folds=fit.num_folds, on_fit=on_fit
+        )
+        chosen_at = time.perf_counter()
+        setting = fit.grid[choice.place]
+        try:
+            fitted = fit.method.fit(shots, setting, context)
+        except ModelError as error:
+            raise ModelError(f"method '{fit.method.name}', task '{planned.task.name}': {error}") from None
+        done = time.perf_counter()
     on_fit(fitted.record.example_passes)
-    done = time.perf_counter()
     record = _describe(fit, fitted, setting, choice, len(shots))
-    return Fit(fitted, setting, record, search_s=chosen_at - began, fit_s=done - chosen_at, context=context)
+    seconds = {"search_s": round(chosen_at - began, 3), "fit_s": round(done - chosen_at, 3)}
+    cost = {**seconds, "peak_memory_bytes": peak.num_bytes, "memory": peak.memory}
+    return Fit(fitted, setting, record, cost, context)
 
 
-def _load(artefact: Artefact, backend: Backend, began: float) -> Fit:
+def _load(artefact: Artefact, backend: Backend) -> Fit:
     """What was fitted before; its record says which artefact it comes from."""
-    fitted = restore(artefact, backend)
+    began = time.perf_counter()
+    with peak_memory(backend.device) as peak:
+        fitted = restore(artefact, backend)
     record = {**artefact.record, "artefact": artefact.hash}
-    return Fit(fitted, artefact.setting, record, search_s=0.0, fit_s=time.perf_counter() - began)
+    seconds = {"search_s": 0.0, "fit_s": round(time.perf_counter() - began, 3)}
+    return Fit(
+        fitted, artefact.setting, record, {**seconds, "peak_memory_bytes": peak.num_bytes, "memory": peak.memory}
+    )
 
 
 def count_passes(planned: PlannedBlock) -> list[int]:

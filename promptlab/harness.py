@@ -33,6 +33,7 @@ from promptlab.fitting import Fit, count_passes, fit_block
 from promptlab.grids import Grid, LoadedRows, load_all_rows, make_grid
 from promptlab.hashing import content_hash
 from promptlab.keeping import folder_of, is_kept, make_artefact
+from promptlab.methods.projecting import projected_backend
 from promptlab.planning import PlannedBlock, plan_blocks, plan_digest, plan_ensembles
 from promptlab.preparing import (
     EncodedBlock,
@@ -47,7 +48,7 @@ from promptlab.preparing import (
 from promptlab.provenance import Cost, find_model_facts, make_manifest, make_timings
 from promptlab.results import Agreement, Result, RunResults, write_results
 from promptlab.scoring import Tally, score_block, score_fills, score_from_states
-from promptlab.specs.run import RunSpec
+from promptlab.specs.run import PROJECTED, RunSpec
 from promptlab.store import RunStore
 
 
@@ -178,6 +179,8 @@ def execute(
         agreements += found.agreements
         few_shot += found.few_shot
         stored_blocks += blocks
+    found_costs = ((block.block_id, store.block(block.block_id).read_fit_cost()) for block in plan.blocks if block.fit)
+    done.fits = {block_id: cost for block_id, cost in found_costs if cost}
     done.seconds["total"] = time.perf_counter() - started
     ensembles = [cell for model in plan.models for cell in model.ensembles]
     manifest = make_manifest(
@@ -377,6 +380,10 @@ def _score_block(
         looking.at_model()
         with _fit(spec, model, prepared.planned, store, done, advance, looking) as fitted:
             _score_encoded(spec, fitted, model.encoder, block, store, done, advance, looking)
+    elif block.num_missing and prepared.planned.projects is not None:
+        projected, words = projected_backend(model.backend, store.block(prepared.planned.projects).read_fit())
+        block_store.write_fit({"method": PROJECTED, "words": words}, {})
+        _score_encoded(spec, projected, model.encoder, block, store, done, advance, looking)
     else:
         if block.num_missing:
             _fill_from_states(model, prepared, block_store)
@@ -444,13 +451,13 @@ def _fit(
     is_new = looking.is_new(planned)
     found = fit_block(planned, model.backend, model.encoder, seed=spec.seed, on_fit=advance, look_first=is_new)
     with found.fitted as fitted:
-        store.block(planned.block_id).write_fit(found.record)
+        store.block(planned.block_id).write_fit(found.record, found.cost)
         if _must_keep(spec, planned, store):
             _keep(spec, model, planned, found, store)
         name = f"{model.backend.scorer.model} {found.record['method']}"
-        for part, seconds in (("search", found.search_s), ("fit", found.fit_s)):
+        for part in ("search", "fit"):
             key = f"{part} {name}"
-            done.seconds[key] = done.seconds.get(key, 0.0) + seconds
+            done.seconds[key] = done.seconds.get(key, 0.0) + found.cost[f"{part}_s"]
         yield fitted.backend
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from promptlab.specs.template import Template
     from promptlab.specs.verbalizer import Verbalizer
 
-KINDS = (*FOLDERS.values(), "models", "metrics", "calibrations")
+KINDS = (*FOLDERS.values(), "models", "metrics", "calibrations", "methods")
 RECORD_VERSION = 2  # goes up when a record gets other keys, so that none of an older shape is shown
 
 Record = Mapping[str, Any]
@@ -158,9 +158,9 @@ _READERS: Mapping[Kind, Callable[[LibraryFile], Record]] = {
 
 def _list_registry(kind: str) -> Listing:
     """What a registry holds, by docstring; a thing of another package that cannot be imported is a fault."""
-    from promptlab.registry import CALIBRATIONS, METRICS
+    from promptlab.registry import CALIBRATIONS, METHODS, METRICS
 
-    registry = METRICS if kind == "metrics" else CALIBRATIONS
+    registry = {"metrics": METRICS, "calibrations": CALIBRATIONS, "methods": METHODS}[kind]
     records, faults = [], {}
     for name in registry.names():
         try:
@@ -170,8 +170,31 @@ def _list_registry(kind: str) -> Listing:
             continue
         docstring = inspect.getdoc(thing) or ""
         what = {"what": docstring.partition("\n")[0], "docstring": docstring}
-        records.append({"name": name, **what, "module": getattr(thing, "__module__", None)})
-    return Listing(tuple(records), faults)
+        more = _method_facts(thing) if kind == "methods" else {}
+        records.append({"name": name, **more, **what, "module": getattr(thing, "__module__", None)})
+    return Listing(tuple(records if kind != "methods" else [*records, _zero_shot()]), faults)
+
+
+def _method_facts(method: Any) -> Record:
+    """What a method looks at beside the row, whether it answers with words or labels, and what it searches."""
+    grid = method().grid()
+    settings = [{**one.described(), **one.options} for one in grid]
+    values = {name: list(dict.fromkeys(str(one.get(name)) for one in settings)) for name in settings[0]}
+    told = [name for name in values if name != "options" and (len(values[name]) > 1 or name in grid[0].options)]
+    return {
+        "uses_template": method.uses_template,
+        "uses_words": method.uses_words,
+        "answers": method.answers,
+        "num_settings": len(grid),
+        "settings": {name: values[name] for name in told},
+    }
+
+
+def _zero_shot() -> Record:
+    """Nothing to fit, and so in no registry."""
+    what = "Fits nothing; with labelled examples, a hard prompt is chosen by them."
+    seen = {"uses_template": True, "uses_words": True, "answers": "mask", "num_settings": 0, "settings": {}}
+    return {"name": "zero_shot", **seen, "what": what, "docstring": what, "module": None}
 
 
 def _models() -> tuple[Record, ...]:

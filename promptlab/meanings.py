@@ -98,6 +98,7 @@ RUN: Mapping[str, str] = {
     "seed": "The one seed; everything random derives from it.",
     "output_path": "The folder that runs go into.",
     "name": "Name of the run's folder; default: made of the models and the plan.",
+    "no_projection": "Do not score soft prompts once more with every soft token as its nearest word.",
     "no_text": "Note in the manifest that no text of rows may be shown.",
     "store_states": "Keep the last states at masks, so that `rescore` can score words that come later.",
     "skip_preflight": "Score without looking first whether the model can be scored.",

@@ -69,7 +69,8 @@ class PlannedBlock:
     """One model x task split x template (x bound verbalizer) (x what is fitted), and the cells that read it.
 
     `groups` are the prompts that calibrations need, `faults` says why there are none of a group; `fit` is what is
-    fitted before anything is scored.
+    fitted before anything is scored. `projects` is the block of the fitted soft tokens that this one asks about as the
+    words nearest to them; nothing is fitted for it.
     """
 
     block_id: str
@@ -86,6 +87,7 @@ class PlannedBlock:
     groups: Mapping[str, PromptGroup] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
     fit: PlannedFit | None = None
+    projects: str | None = None
 
     @property
     def scoring(self) -> Scoring:

@@ -321,7 +321,7 @@ def _write_rows(
 def _render(planned: PlannedBlock, source: Source, examples: Sequence[Example], seed: int) -> list[Prompt]:
     """Prompts that have as many masks as the first, and whose text can be told from their masks."""
     template = source.template
-    is_fitted = planned.fit is not None
+    is_fitted = planned.fit is not None or planned.projects is not None
     prompts = [render(template, one, options=planned.options, seed=seed, is_fitted=is_fitted) for one in examples]
     for example, prompt in zip(examples, prompts, strict=True):
         check_masks(template, example, prompt, number=count_masks(prompts[0]))

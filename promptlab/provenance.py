@@ -31,10 +31,11 @@ from promptlab.store import RunStore
 
 @dataclass(slots=True)
 class Cost:
-    """What one call did and how long it took."""
+    """What one call did and how long it took; `fits` has the cost of each fit, by its block."""
 
     tally: Tally = field(default_factory=Tally)
     seconds: dict[str, float] = field(default_factory=dict)
+    fits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def make_manifest(
@@ -155,16 +156,16 @@ def describe_block(block: PlannedBlock, stored: StoredBlock) -> dict[str, Any]:
 
 def _describe_fit(block: PlannedBlock) -> dict[str, Any]:
     """What is fitted for a block; the block's folder has what came of it."""
-    if block.fit is None:
+    if block.fit is None and block.projects is None:
         return {}
-    fit, words = block.fit, block.fit.verbalizer
+    (cell,), words = block.cells, block.bound if block.fit is None else block.fit.verbalizer
     return {
-        "method": fit.method.name,
-        "answers": fit.method.answers,
-        "num_shots": fit.shots.num_shots,
-        "draw": block.cells[0].draw,
+        "method": cell.method,
+        "answers": cell.answers,
+        "num_shots": cell.num_shots,
+        "draw": cell.draw,
         "fit_words": words.name if words is not None else None,
-        **({"artefact": fit.artefact.hash} if fit.artefact is not None else {}),
+        **({"artefact": block.fit.artefact.hash} if block.fit is not None and block.fit.artefact is not None else {}),
     }
 
 
@@ -228,12 +229,14 @@ def make_timings(cost: Cost, previous: Mapping[str, Any]) -> dict[str, Any]:
     all_calls["calls"] = 1 + before.get("calls", 0)
     old = before.get("seconds", {})
     all_calls["seconds"] = {name: round(seconds.get(name, 0) + old.get(name, 0), 3) for name in {**old, **seconds}}
+    fits = {**previous.get("fits", {}), **cost.fits}
     return {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": seconds,
         **counts,
         "all_calls": all_calls,
         "peak_memory_bytes": peak,
+        **({"fits": fits} if fits else {}),
         "platform": platform.platform(terse=True),
     }
 

@@ -1,4 +1,4 @@
-"""`promptlab ls`: what there is to name: tasks, templates, verbalizers, models, metrics, calibrations."""
+"""`promptlab ls`: what there is to name: tasks, templates, verbalizers, models, metrics, calibrations, methods."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _COLUMNS = {
     "tasks": ("name", "family", "title"),
     "templates": ("name", "tags", "text"),
     "verbalizers": ("name", "words"),
+    "methods": ("name", "looks at", "searches", "what"),
 }
 
 
@@ -29,7 +30,7 @@ def ls(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="tasks, templates, verbalizers, models, metrics or calibrations; all counted without it.",
+            help="tasks, templates, verbalizers, models, metrics, calibrations, methods; all counted without it.",
         ),
     ] = None,
     patterns: Annotated[
@@ -119,6 +120,10 @@ def _lines(kind: str | None, found: Mapping[str, Sequence[Record]], output: str)
 def _cell(record: Record, column: str) -> str:
     if column == "tags":
         return ", ".join(record["tags"])
+    if column == "looks at":
+        return ", ".join(name for name in ("template", "words") if record[f"uses_{name}"]) or "the row alone"
+    if column == "searches":
+        return ", ".join(name.replace("_", " ") for name, values in record["settings"].items() if len(values) > 1)
     if column == "words":
         return one_line("; ".join(f"{label}: {', '.join(words)}" for label, words in record["labels"].items()))
     return one_line(str(record[column]))

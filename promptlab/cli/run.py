@@ -81,6 +81,9 @@ def run(
         bool,
         typer.Option("--save-fits", help="Keep each fit below fits/ in the run; whole models are large, so off."),
     ] = False,
+    no_projection: Annotated[
+        bool, typer.Option("--no-projection", help="Do not score soft prompts once more as their nearest words.")
+    ] = False,
     rows: Annotated[
         str | None, typer.Option(metavar="FILE", help="Rows that no task describes: csv, tsv, jsonl, parquet, txt.")
     ] = None,
@@ -187,6 +190,7 @@ def run(
         "seed": seed,
         "output_path": output_path,
         "name": name,
+        "no_projection": no_projection or None,
         "no_text": no_text or None,
         "store_states": store_states or None,
         "skip_preflight": skip_preflight or None,

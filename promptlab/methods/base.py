@@ -176,14 +176,15 @@ class Method(abc.ABC):
     """A way to get label scores from k labelled examples a label.
 
     `answers` says whether what is fitted scores words at masks or labels; `uses_template` and `uses_words` whether the
-    template and the label words matter to it. `version` is part of every block id: it grows when the same shots give
-    other numbers.
+    template and the label words matter to it; `has_projection` whether what is fitted can be put back to words, which
+    are scored too. `version` is part of every block id: it grows when the same shots give other numbers.
     """
 
     name: ClassVar[str]
     answers: ClassVar[Answers] = "mask"
     uses_template: ClassVar[bool] = True
     uses_words: ClassVar[bool] = True
+    has_projection: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     @abc.abstractmethod

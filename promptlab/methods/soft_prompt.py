@@ -34,6 +34,7 @@ class SoftPrompt(Method):
     """
 
     name: ClassVar[str] = "soft_prompt"
+    has_projection: ClassVar[bool] = True
 
     def grid(self) -> tuple[Setting, ...]:
         """Learning rates, from the template's own words."""

@@ -109,23 +109,31 @@ def describe_vectors(
 ) -> list[dict[str, Any]]:
     """For each soft token the word it stands for, how far it went, and the nearest words.
 
-    `drift` is the Euclidean distance from the start over the mean length of a word's embedding; `nearest` has words
-    with their cosine, nearest first.
+    `drift` is the Euclidean distance from the start over the length of the start, None where that is 0. `nearest` has
+    words with their cosine, nearest first, and `nearest_id` is the token of the first; special tokens are no words.
     """
     import torch
 
     weight = context.backend.model.get_input_embeddings().weight.detach().float()
-    encoder, length = context.backend.encoder(None), weight.norm(dim=1).mean()
+    encoder, tokenizer = context.backend.encoder(None), context.backend.tokenizer
     cosines = torch.nn.functional.normalize(vectors, dim=1) @ torch.nn.functional.normalize(weight, dim=1).T
+    cosines[:, list(tokenizer.all_special_ids)] = -torch.inf
+    cosines[:, len(tokenizer) :] = -torch.inf
     best = cosines.topk(NUM_NEAREST, dim=1)
     return [
         {
             "word": encoder.token_text(int(token)),
-            "drift": float((vectors[place] - start[place]).norm() / length),
+            "drift": _drift(vectors[place], start[place]),
+            "nearest_id": int(ids[0]),
             "nearest": list(zip(encoder.token_texts(ids.tolist()), map(float, values), strict=True)),
         }
         for place, (token, ids, values) in enumerate(zip(tokens.ids, best.indices, best.values, strict=True))
     ]
+
+
+def _drift(vector: Float[torch.Tensor, " dim"], start: Float[torch.Tensor, " dim"]) -> float | None:
+    length = float(start.norm())
+    return float((vector - start).norm()) / length if length else None
 
 
 def _start_ids(

@@ -174,7 +174,7 @@ def _curve_chart(panel: CurvePanel) -> altair.TopLevelMixin:
             scale=alt.Scale(type="log", domain=ends, nice=False),
             axis=alt.Axis(values=numbers, format="d", grid=False, labelOverlap=False),
         ),
-        color=_colour(panel.series, columns=2),
+        color=_colour(panel.series, columns=2, padding=32),
         description="text:N",
     )
     scale = alt.Scale(domain=list(panel.domain), nice=False, zero=False)
@@ -275,12 +275,18 @@ def _name_axis() -> altair.Axis:
     )
 
 
-def _colour(series: Sequence[str], *, columns: int = 3) -> altair.Color:
+def _colour(series: Sequence[str], *, columns: int = 3, padding: int = 10) -> altair.Color:
     """Colour by series, with its legend below the plot."""
     import altair as alt
 
     legend = alt.Legend(
-        orient="bottom", title=None, columns=columns, labelLimit=300, symbolOpacity=1, symbolStrokeWidth=3
+        orient="bottom",
+        title=None,
+        columns=columns,
+        columnPadding=padding,
+        labelLimit=300,
+        symbolOpacity=1,
+        symbolStrokeWidth=3,
     )
     colours = _palette(series)
     return alt.Color("series:N", scale=alt.Scale(domain=list(series), range=list(colours.values())), legend=legend)

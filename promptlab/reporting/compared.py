@@ -10,7 +10,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING
 
-from promptlab.comparing import AXES, PairedCells, RunComparison
+from promptlab.comparing import AXES, FIT_AXES, PairedCells, PairedDraws, RunComparison
 from promptlab.reporting.columns import cut, fit_columns
 from promptlab.reporting.formats import model_names, percent, plural, signed, three_digits
 
@@ -38,15 +38,17 @@ def comparison_lines(found: RunComparison, width: int = 80) -> list[str]:
             f"over {plural(len(values), 'pair')})",
             width,
         )
+    if found.draws:
+        lines += ["", *_draw_table(found.draws, width)]
     notes = [line for sentence in _notes(found, pairs) for line in _wrapped(sentence, width)]
     return [*lines, "", *notes] if notes else lines
 
 
 def comparison_csv(found: RunComparison) -> str:
     """One row a pair."""
-    rows = [_flat(pair) for pair in found.pairs]
+    rows = _rows_of(found)
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
@@ -56,13 +58,18 @@ def comparison_frame(found: RunComparison) -> pandas.DataFrame:
     """One row a pair."""
     import pandas
 
-    return pandas.DataFrame([_flat(pair) for pair in found.pairs])
+    return pandas.DataFrame(_rows_of(found))
 
 
-def _flat(pair: PairedCells) -> dict[str, object]:
+def _rows_of(found: RunComparison) -> list[dict[str, object]]:
+    """Pairs of cells, and behind them those of few-shot results, which have columns of their own."""
+    return [*(_flat(pair, AXES) for pair in found.pairs), *(_flat(one, FIT_AXES) for one in found.draws)]
+
+
+def _flat(pair: PairedCells | PairedDraws, axes: Sequence[str]) -> dict[str, object]:
     values = asdict(pair)
     first, second = values.pop("first"), values.pop("second")
-    sides = {f"{axis}_{name}": side[axis] for axis in AXES for name, side in (("first", first), ("second", second))}
+    sides = {f"{axis}_{name}": side[axis] for axis in axes for name, side in (("first", first), ("second", second))}
     return {"task": values.pop("task"), **sides, **values}
 
 
@@ -89,6 +96,37 @@ def _pair_table(pairs: Sequence[PairedCells], width: int) -> list[str]:
     ]
     lines = fit_columns(head, rows, width, num_left=len(columns))
     return lines if max(map(len, lines)) <= width else _stacked(head, rows, width, num_left=len(columns))
+
+
+def _draw_table(draws: Sequence[PairedDraws], width: int) -> list[str]:
+    """One line a task, method and number of shots; an axis on which all are alike is left out."""
+    named = [{"task": one.task, **_fit_names(one)} for one in draws]
+    columns = [name for name in named[0] if len({names[name] for names in named}) > 1] or ["method"]
+    head = [*columns, "shots", "first", "second", "difference", "95 % interval", "p (Holm)"]
+    rows = [
+        [
+            *(names[column] for column in columns),
+            str(one.num_shots),
+            three_digits(one.value_first),
+            three_digits(one.value_second),
+            signed(one.difference),
+            f"{signed(one.low)} to {signed(one.high)}",
+            show_p_value(one.p_adjusted),
+        ]
+        for one, names in zip(draws, named, strict=True)
+    ]
+    lines = fit_columns(head, rows, width, num_left=len(columns))
+    return lines if max(map(len, lines)) <= width else _stacked(head, rows, width, num_left=len(columns))
+
+
+def _fit_names(one: PairedDraws) -> dict[str, str]:
+    """What names few-shot results: both values of an axis that differs, one of any other."""
+    names = {}
+    for axis in ("method", "model", "template", "verbalizer"):
+        values = [one.first[axis], one.second[axis]]
+        shown = model_names(values) if axis == "model" else {value: value.rpartition("/")[2] for value in values}
+        names[axis] = shown[values[0]] if values[0] == values[1] else f"{shown[values[0]]} / {shown[values[1]]}"
+    return names
 
 
 def _stacked(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, num_left: int) -> list[str]:
@@ -139,6 +177,13 @@ def _notes(found: RunComparison, pairs: Sequence[PairedCells]) -> list[str]:
         if len(pairs) > MAX_SINGLE_PAIRS:
             notes.append("median of the differences; better and worse pairs of the second run; --output csv has all")
         notes.append(method_sentence(pairs))
+    if found.draws:
+        numbers = sorted({one.num_draws for one in found.draws})
+        shown = plural(numbers[-1], "draw") if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} draws"
+        notes.append(
+            f"with labelled examples: accuracy over {shown}, interval for other rows and other draws; p adjusted by "
+            f"Holm over {plural(len(found.draws), 'difference')}"
+        )
     for side, number in (("first", found.unpaired_first), ("second", found.unpaired_second)):
         if number:
             verb = "has" if number == 1 else "have"

@@ -67,7 +67,7 @@ def make_document(results: RunResults) -> Document:
     sections = [
         Section("What was asked and run", "asked", tuple(_asked(results, grids))),
         Section("Headline", "headline", tuple(headline_parts(grids))),
-        Section("Hard against fitted", "few-shot", tuple(few_shot_parts(learn(results)))),
+        Section("Hard against fitted", "few-shot", tuple(few_shot_parts(learn(results), results))),
         adaptation_section(results, grids),
         Section("Every template", "templates", tuple(_templates(grids))),
         Section("What calibration changed", "calibration", tuple(_calibration(grids))),

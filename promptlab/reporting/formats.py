@@ -35,6 +35,11 @@ def span(low: float | None, high: float | None) -> str:
     return MISSING if low is None or high is None else f"{three_digits(low)} to {three_digits(high)}"
 
 
+def signed_span(low: float | None, high: float | None) -> str:
+    """From one difference to another, with their signs."""
+    return MISSING if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
 def percent(share: float | None) -> str:
     """A share as a percentage with at most three digits; tiny ones are said to be below 0.001 %."""
     if share is None:

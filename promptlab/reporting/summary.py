@@ -34,7 +34,7 @@ def summary_lines(results: RunResults, width: int = 80) -> list[str]:
         table = _cell_lines(grids, width)
     elif decided:
         table = _grid_lines(grids, width)
-    fitted = few_shot_lines(learn(results), width) if results.few_shot else []
+    fitted = few_shot_lines(learn(results, with_worths=False), results, width) if results.few_shot else []
     between = [""] if table and fitted else []
     said = [*adaptation_sentences(results, grids), *_notes(grids, num_decided=len(decided))]
     notes = [line for one in said for line in textwrap.wrap(one, width, subsequent_indent=_GAP)]

@@ -1,4 +1,4 @@
-"""Stored run -> a flat table with one row a cell, as a data frame and as CSV.
+"""Stored run -> a flat table with one row a cell, as a data frame and as CSV; few-shot results stand behind the cells.
 
 Columns are plain values; a number that there is none of is empty, with the reason in `skipped`.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Value = str | int | float | None
 
+_NAMES = ("model", "task", "template", "verbalizer", "calibration", "method", "num_shots", "draw")
 COUNTS = ("num_rows", "num_unscored", "num_truncated", "num_near_ties")
 
 
@@ -35,14 +36,14 @@ def prediction_frame(results: RunResults) -> pandas.DataFrame:
     import pandas
 
     store, frames = RunStore(results.folder), []
-    for cell in (cell for cell in results.results if cell.samples):
+    for cell in (cell for cell in _cells(results) if cell.samples):
         table = store.read_samples(cell.samples, cell.cell)
         frame = table.drop_columns(["cell", "log_probabilities", "log_mass"]).to_pandas()
         log_probabilities = table["log_probabilities"].to_pylist()
         for number, label in enumerate(cell.labels):
             frame[f"p_{label}"] = [None if row is None else math.exp(row[number]) for row in log_probabilities]
         frame["mass"] = [None if value is None else math.exp(value) for value in table["log_mass"].to_pylist()]
-        names = {name: getattr(cell, name) for name in ("model", "task", "template", "verbalizer", "calibration")}
+        names = {name: getattr(cell, name) for name in _NAMES}
         frames.append(frame.assign(**names))
     return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
@@ -60,23 +61,29 @@ def columns(results: RunResults) -> list[str]:
     """Names of the columns: what names the cell, its metrics, then counts."""
     names = ["run", "cell", "block", "model", "task", "family", "split", "template", "kind", "verbalizer", "pool"]
     names += ["multi_token", "normalize", "num_tokens", "scoring", "calibration"]
+    names += ["method", "num_shots", "draw"]
     for metric in metric_names(results):
         names += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_interval"]
     names += ["mass", "prior_label", "prior", "predicted_label", "predicted_share"]
-    return [*names, *COUNTS, "num_calibration_prompts", "num_members", "skipped"]
+    return [*names, *COUNTS, "num_calibration_prompts", "num_members", "num_candidates", "skipped"]
 
 
 def metric_names(results: RunResults) -> list[str]:
     """Metrics that any cell has: headline metrics first, then the others by name."""
     headline = [grid.metric for grid in make_grids(results) if grid.metric]
-    others = sorted({name for cell in results.results for name in cell.metrics})
+    others = sorted({name for cell in _cells(results) for name in cell.metrics})
     return list(dict.fromkeys([*headline, *others]))
 
 
 def cell_rows(results: RunResults) -> list[Mapping[str, Value]]:
     """One mapping a cell, by column."""
     metrics = metric_names(results)
-    return [{"run": results.name, **_row(cell, metrics)} for cell in results.results]
+    return [{"run": results.name, **_row(cell, metrics)} for cell in _cells(results)]
+
+
+def _cells(results: RunResults) -> list[Result]:
+    """The zero-shot cells, and then what was had with labelled examples."""
+    return [*results.results, *results.few_shot]
 
 
 def _row(cell: Result, metrics: list[str]) -> dict[str, Value]:
@@ -88,7 +95,7 @@ def _row(cell: Result, metrics: list[str]) -> dict[str, Value]:
         "family": cell.family,
         "split": cell.split,
         "template": cell.template,
-        "kind": "ensemble" if cell.members else kind_of(cell),
+        "kind": "chosen" if cell.num_candidates else "ensemble" if cell.members else kind_of(cell),
         "verbalizer": cell.verbalizer,
         "pool": cell.pool,
         "multi_token": cell.multi_token,
@@ -96,10 +103,14 @@ def _row(cell: Result, metrics: list[str]) -> dict[str, Value]:
         "num_tokens": _num_tokens(cell),
         "scoring": cell.scoring,
         "calibration": cell.calibration,
+        "method": cell.method,
+        "num_shots": cell.num_shots,
+        "draw": cell.draw,
         "mass": cell.mass,
         "skipped": cell.skipped,
         "num_calibration_prompts": cell.num_calibration_prompts,
-        "num_members": len(cell.members),
+        "num_members": 0 if cell.num_candidates else len(cell.members),
+        "num_candidates": cell.num_candidates,
         **{name: getattr(cell, name) for name in COUNTS},
     }
     for name in metrics:

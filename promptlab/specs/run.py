@@ -28,7 +28,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 SCORINGS: tuple[str, ...] = get_args(Scoring)
 SELECTIONS = ("cross_validation", "mdl", "default")
 SHORT_SHOTS = ("refuse", "all")
-ZERO_SHOT = "zero_shot"
+ZERO_SHOT, PROJECTED = "zero_shot", "soft_prompt_projected"
 _NAME = re.compile(r"\w[\w.+-]*")
 
 
@@ -177,6 +177,7 @@ class RunSpec(BaseModel):
     fit_verbalizers: Annotated[tuple[str | dict[str, Any] | Verbalizer, ...], BeforeValidator(_as_selectors)] = ()
     artefacts: Annotated[tuple[str, ...], BeforeValidator(_as_selectors)] = ()
     save_fits: bool = False
+    no_projection: bool = False
     rows: Text | None = None
     train_rows: Text | None = None
     text_column: Text | None = None
@@ -242,7 +243,16 @@ class RunSpec(BaseModel):
                     raise ValueError(f"{flag(key)} says something about --shots, which is missing")
 
 
-SHOT_KEYS = ("settings", "seeds", "shots_short", "selection", "folds", "fit_templates", "fit_verbalizers")
+SHOT_KEYS = (
+    "settings",
+    "seeds",
+    "shots_short",
+    "selection",
+    "folds",
+    "fit_templates",
+    "fit_verbalizers",
+    "no_projection",
+)
 OWN_ROWS = ("train_rows", "text_column", "fields", "label_column", "label_values", "labels", "family")
 _FLAGS = {
     "models": "--model",

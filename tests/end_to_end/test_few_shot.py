@@ -41,8 +41,9 @@ def test_every_method_number_and_draw_is_a_result(run: Call, tmp_path: Path) -> 
     assert 0 == said.code, said.err
     few = stored(tmp_path)["few_shot"]
     keys = {(one["method"], one["num_shots"], one["draw"]) for one in few}
-    assert {(m, k, d) for m in ("zero_shot", "soft_prompt", "prompt_fine_tune") for k in (1, 3) for d in (0, 1)} == keys
-    assert 12 == len(few)
+    methods = ("zero_shot", "soft_prompt", "soft_prompt_projected", "prompt_fine_tune")
+    assert {(m, k, d) for m in methods for k in (1, 3) for d in (0, 1)} == keys
+    assert 16 == len(few)
     for one in few:
         assert 12 == one["num_rows"]
         assert 0 <= one["metrics"]["accuracy"]["value"] <= 1
@@ -50,6 +51,8 @@ def test_every_method_number_and_draw_is_a_result(run: Call, tmp_path: Path) -> 
         if one["method"] == "zero_shot":
             assert one["num_candidates"] > 1
             assert fit["shots_accuracy"] >= 0.5
+        elif one["method"] == "soft_prompt_projected":
+            assert 0 < len(fit["words"])
         else:
             assert ("cross_validation" if one["num_shots"] == 3 else "default") == fit["rule"]
             assert 3 == fit["steps"]
@@ -140,7 +143,7 @@ def test_soft_tokens_without_words_need_a_fit(run: Call, tmp_path: Path) -> None
     )
     said = run("--methods", "soft_prompt", "--shots", 2, "--seeds", 1, "--fit-templates", soft, *QUICK)
     assert 0 == said.code, said.err
-    assert ["soft_prompt"] == [one["method"] for one in stored(tmp_path)["few_shot"]]
+    assert ["soft_prompt", "soft_prompt_projected"] == [one["method"] for one in stored(tmp_path)["few_shot"]]
 
 
 def test_a_plan_counts_the_fits_and_what_they_take(run: Call) -> None:
@@ -159,7 +162,7 @@ def test_methods_take_the_words_that_are_named_and_all_shots_there_are(run: Call
     """`--fit-verbalizers` is one fit each; `--shots-short all` takes what a rare label has and says so."""
     both = "mood/great_terrible,mood/yes_no"
     few = ("--methods", "soft_prompt", "--shots", 9, "--shots-short", "all", "--seeds", 1, "--selection", "mdl")
-    said = run(*few, "--fit-verbalizers", both, *QUICK)
+    said = run(*few, "--fit-verbalizers", both, "--no-projection", *QUICK)
     assert 0 == said.code, said.err
     found = stored(tmp_path)["few_shot"]
     assert both.split(",") == sorted(one["verbalizer"] for one in found)
@@ -193,11 +196,44 @@ def test_every_fit_can_be_kept_and_scored_again(run: Call, tmp_path: Path, monke
     assert [one["metrics"] for one in sorted(fitted, key=key)] == [one["metrics"] for one in sorted(again, key=key)]
 
 
+def test_soft_tokens_that_did_not_move_project_to_their_own_prompt(run: Call, tmp_path: Path) -> None:
+    """With a learning rate of 0 the nearest words are the template's own: decisions are those of the hard prompt."""
+    one = ("--templates", "mood/it_was", "--verbalizers", "mood/great_terrible", "--calibrations", "none")
+    still = ("--setting", "steps=1", "--setting", "learning_rate=0", "--name", "few")
+    methods = ("--methods", "zero_shot,soft_prompt", "--shots", "1", "--seeds", 1)
+    said = run(*one, *methods, *still)
+    assert 0 == said.code, said.err
+    few = read_results(tmp_path / "results" / "few")
+    store, (hard,) = RunStore(few.folder), (one for one in few.results if one.template == "mood/it_was")
+    expected = store.read_samples(hard.samples, hard.cell).to_pydict()["log_probabilities"]
+    for one_result in few.few_shot:
+        found = store.read_samples(one_result.samples, one_result.cell).to_pydict()["log_probabilities"]
+        np.testing.assert_allclose(expected, found, atol=1e-5)
+    assert {"zero_shot", "soft_prompt", "soft_prompt_projected"} == {one.method for one in few.few_shot}
+
+
+def test_seconds_and_memory_of_a_fit_are_timings(run: Call, tmp_path: Path) -> None:
+    """They stand by block apart from the results, and a run that fits nothing again keeps them."""
+    few = ("--methods", "soft_prompt", "--shots", 2, "--seeds", 1, *QUICK)
+    run(*few)
+    (fitted, _) = stored(tmp_path)["few_shot"]
+    path = tmp_path / "results" / "few" / "timings.json"
+    before = json.loads(path.read_text())["fits"]
+    assert [fitted["block"]] == list(before)
+    (cost,) = before.values()
+    assert {"search_s", "fit_s", "peak_memory_bytes", "memory"} == set(cost)
+    assert cost["fit_s"] > 0
+    assert not {"search_s", "fit_s", "peak_memory_bytes"} & set(fitted["fit"])
+    assert 0 == run(*few).code
+    assert before == json.loads(path.read_text())["fits"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [
         (("--methods", "soft_prompt"), 2, ["--methods soft_prompt needs labelled examples", "--shots 16"]),
         (("--methods", "soft_promt", "--shots", 2), 2, ["--methods soft_promt: unknown. Did you mean 'soft_prompt'?"]),
+        (("--no-projection",), 2, ["--no-projection says something about --shots, which is missing"]),
         (("--seeds", 2), 2, ["--seeds says something about --shots, which is missing"]),
         (("--shots", "0"), 2, ["--shots: write whole numbers from 1, such as 4,16,64, found '0'"]),
         (("--shots", 9), 1, ["9 shots a label were asked for", "--shots-short all"]),

@@ -133,7 +133,9 @@ def test_a_reader_who_leaves_early_is_no_fault() -> None:
     assert (done.stdout, done.stderr) == ("[\n", "")
 
 
-@pytest.mark.parametrize("kind", ["", "tasks", "templates", "verbalizers", "models", "metrics", "calibrations"])
+@pytest.mark.parametrize(
+    "kind", ["", "tasks", "templates", "verbalizers", "models", "metrics", "calibrations", "methods"]
+)
 def test_listings_fit_eighty_columns(call: Call, kind: str) -> None:
     """A listing is a table with a header and no line over 80 characters."""
     said = call("ls", *kind.split())

@@ -68,7 +68,7 @@ def test_predictions_are_one_row_a_decision(moods: pl.Run) -> None:
     frame = moods.predictions()
     assert 8 * 12 == len(frame)
     wanted = {"row_id", "row_index", "gold", "predicted", "num_truncated", "reason", "p_bad", "p_good", "mass",
-              "model", "task", "template", "verbalizer", "calibration"}  # fmt: skip
+              "model", "task", "template", "verbalizer", "calibration", "method", "num_shots", "draw"}  # fmt: skip
     assert wanted == set(frame.columns)
     assert {"moods"} == set(frame["task"])
     assert np.ones(96) == pytest.approx(frame["p_bad"] + frame["p_good"])

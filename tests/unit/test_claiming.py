@@ -45,6 +45,7 @@ WITH_SHOTS: dict[str, Any] = {
     "settings": {"steps": "9"},
     "fit_templates": ["opinions/it_was"],
     "fit_verbalizers": ["opinions/good_bad"],
+    "no_projection": True,
 }
 FREE: dict[str, Any] = {
     "device": "cpu",

@@ -18,7 +18,10 @@ from statsmodels.stats.multitest import multipletests
 from promptlab.comparing import PairedCells, RunComparison, compare_runs
 from promptlab.errors import DataError, PromptlabError, UsageError
 from promptlab.results import Result, RunResults
+from promptlab.statistics.crossed import crossed_mean
+from promptlab.statistics.paired import holm
 from promptlab.store import RunStore
+from tests.made_up_learning import few_shot_run, right_tables
 from tests.made_up_runs import LABELS, cell, run
 from tests.made_up_runs import metric as value
 
@@ -351,3 +354,53 @@ def test_runs_that_share_nothing_are_explained(tmp_path: Path, theirs: dict[str,
         compare_runs(ours, other)
     assert sentence in str(fault.value)
     assert ("Name one for each run by --template, given twice." in str(fault.value)) == ("template" in sentence)
+
+
+def few(folder: Path, seed: int, **changed: Any) -> tuple[RunResults, dict[tuple[Any, ...], np.ndarray]]:
+    """A few-shot run of soft prompts with no zero-shot cells, and its decisions."""
+    tables = {key: right for key, right in right_tables(seed=seed).items() if key[1] in ("soft_prompt", "zero_shot")}
+    return few_shot_run(folder, tables, {}, **changed), tables
+
+
+def test_few_shot_results_are_compared_over_draws(tmp_path: Path) -> None:
+    """By method and number of shots: the crossed mean of second minus first over the same rows and draws."""
+    (first, ours), (second, theirs) = few(tmp_path / "a", 0), few(tmp_path / "b", 1)
+    found = compare_runs(first, second)
+    assert () == found.pairs
+    assert [(m, k) for m in ("zero_shot", "soft_prompt") for k in (2, 4, 8)] == [
+        (one.first["method"], one.num_shots) for one in found.draws
+    ]
+    for one in found.draws:
+        key = ("reviews", one.first["method"], one.num_shots)
+        expected = crossed_mean(theirs[key].astype(float) - ours[key], lowest=-1, highest=1)
+        assert (expected.value, expected.p_value) == pytest.approx((one.difference, one.p_value))
+        assert (expected.interval.low, expected.interval.high) == pytest.approx((one.low, one.high))
+        assert (3, 80) == (one.num_draws, one.num_rows)
+        assert (ours[key].mean(), theirs[key].mean()) == pytest.approx((one.value_first, one.value_second))
+    assert holm([one.p_value for one in found.draws]) == [one.p_adjusted for one in found.draws]
+
+
+def test_draws_of_other_examples_are_told(tmp_path: Path) -> None:
+    """Two runs with another seed pair draws by number alone, and say so."""
+    runs = [few(tmp_path / name, 0)[0] for name in ("a", "b")]
+    told = []
+    for rows in (["row1"], ["row2"]):
+        shots = [{"num_shots": 2, "draw": 0, "rows": rows, "gold": [0]}]
+        task = {**runs[1].manifest["tasks"]["reviews"], "shots": shots}
+        told.append(replace(runs[1], manifest={**runs[1].manifest, "tasks": {"reviews": task}}))
+    assert () == compare_runs(told[0], told[0]).cautions
+    assert ("reviews: the two runs drew other examples, so that draws are paired by their number alone.",) == (
+        compare_runs(told[0], told[1]).cautions
+    )
+
+
+def test_two_methods_are_compared_where_each_run_has_one(tmp_path: Path) -> None:
+    """The method may differ as a template may: soft prompts of one run against lora of another."""
+    tables = right_tables(methods=("soft_prompt", "lora"))
+    runs = [
+        few_shot_run(tmp_path / name, {key: right for key, right in tables.items() if key[1] == name}, {})
+        for name in ("soft_prompt", "lora")
+    ]
+    found = compare_runs(*runs)
+    assert {("soft_prompt", "lora")} == {(one.first["method"], one.second["method"]) for one in found.draws}
+    assert 3 == len(found.draws)

@@ -17,7 +17,7 @@ from promptlab.cache import cache_dir
 from promptlab.errors import PromptlabError
 from promptlab.library import select_files
 from promptlab.listing import KINDS, Record, file_record, list_things
-from promptlab.registry import CALIBRATIONS, METRICS, Registry
+from promptlab.registry import CALIBRATIONS, METHODS, METRICS, Registry
 from tests.end_to_end.terminal import write_moods
 
 IT_WAS = "templates/mood/it_was.jinja"
@@ -252,6 +252,19 @@ def test_every_registered_name_is_listed_with_what_it_is(kind: str, registry: Re
     found = list_things(kind)
     assert (registry.names(), {}) == (found.names, found.faults)
     assert all(record["what"] for record in found.records)
+
+
+def test_methods_are_listed_with_what_they_look_at() -> None:
+    """Every registered method and zero_shot: whether it looks at template and words, and which settings it searches."""
+    found = {record["name"]: record for record in list_things("methods").records}
+    assert [*METHODS.names(), "zero_shot"] == list(found)
+    assert all(record["what"] for record in found.values())
+    seen = {name: (one["uses_template"], one["uses_words"], one["answers"]) for name, one in found.items()}
+    assert (True, True, "mask") == seen["soft_prompt"] == seen["zero_shot"]
+    assert (False, False, "label") == seen["head_fine_tune"]
+    assert ["0.03", "0.1", "0.01", "0.003"] == found["soft_prompt"]["settings"]["learning_rate"]
+    assert ["words"] == found["soft_prompt"]["settings"]["start"]
+    assert "steps" not in found["soft_prompt"]["settings"]
 
 
 def test_the_bundled_model_is_listed() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from promptlab.comparing import AXES, PairedCells, RunComparison
+from promptlab.comparing import AXES, PairedCells, PairedDraws, RunComparison
 from promptlab.reporting.compared import MAX_SINGLE_PAIRS, comparison_csv, comparison_lines
 
 
@@ -145,3 +145,36 @@ def test_csv_has_a_row_a_pair() -> None:
     assert {f"{axis}_{side}" for axis in AXES for side in ("first", "second")} <= set(rows[0])
     assert {field.name for field in fields(PairedCells)} - {"first", "second"} <= set(rows[0])
     assert ("-0.3333333333333333", "") == (rows[1]["difference"], rows[1]["p_value"])
+
+
+def drawn(method: str = "soft_prompt", num_shots: int = 16, **changed: Any) -> PairedDraws:
+    """What two runs have with so many shots."""
+    names = {"model": "mini", "template": "made/it_was", "verbalizer": "made/good_bad", "method": method}
+    made = PairedDraws(
+        task="reviews", first=names, second=names, num_shots=num_shots, num_draws=5, num_rows=100, value_first=0.6,
+        value_second=0.7, difference=0.1, low=0.02, high=0.18, p_value=0.01, p_adjusted=0.02,
+    )  # fmt: skip
+    return replace(made, **changed)
+
+
+def test_few_shot_results_are_a_table_of_their_own() -> None:
+    """A line a method and number of shots behind the cells, with over what their interval is."""
+    lines = comparison_lines(compared([], draws=(drawn(), drawn("prompt_fine_tune", 64))))
+    assert max(map(len, lines)) <= 80
+    start = next(place for place, line in enumerate(lines) if line.startswith("method"))
+    assert ["method", "shots", "first", "second", "difference", "95", "%", "interval", "p", "(Holm)"] == (
+        lines[start].split()
+    )
+    assert "soft_prompt 16 0.600 0.700 +0.100 +0.020 to +0.180 0.020" == " ".join(lines[start + 1].split())
+    assert ["prompt_fine_tune", "64"] == lines[start + 2].split()[:2]
+    assert "accuracy over 5 draws" in " ".join(lines)
+    assert "Holm over 2 differences" in " ".join(line.strip() for line in lines)
+
+
+def test_csv_has_few_shot_results_behind_the_pairs() -> None:
+    """They have columns of their own; those of cells are empty there."""
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(compared([pair()], draws=(drawn(),))))))
+    assert ["", "soft_prompt"] == [row["method_first"] for row in rows]
+    assert ["", "5"] == [row["num_draws"] for row in rows]
+    assert ["0.1", "0.1"] == [row["difference"] for row in rows]
+    assert ["none", ""] == [row["calibration_first"] for row in rows]

@@ -2,9 +2,13 @@
 
 import csv
 import io
+from pathlib import Path
+
+import numpy as np
 
 from promptlab.reporting.tables import to_csv, to_frame
 from promptlab.results import MetricValue
+from tests.made_up_learning import ROWS, few_shot_run, right_tables
 from tests.made_up_runs import cell, ensemble, grid_cells, metric, run
 
 
@@ -55,3 +59,16 @@ def test_a_cell_says_how_many_prompts_its_calibration_asked() -> None:
     """A reader of the CSV sees what a prior rests on."""
     frame = to_frame(run([cell("made/it_was", calibration="domain", num_calibration_prompts=20)]))
     assert [20] == frame.num_calibration_prompts.tolist()
+
+
+def test_few_shot_results_are_rows_behind_the_cells(tmp_path: Path) -> None:
+    """They say their method, number of shots and draw; a cell says zero_shot and no number; the CSV has them too."""
+    results = few_shot_run(tmp_path, right_tables(shots=(2,)), {"it_was": np.ones(ROWS, dtype=bool)})
+    frame = to_frame(results)
+    assert ["zero_shot"] * 4 + ["soft_prompt"] * 3 == frame.method.tolist()
+    assert [0, 1, 2, 0, 1, 2] == frame.draw[1:].tolist()
+    assert {2} == set(frame.num_shots[1:])
+    assert frame[["num_shots", "draw"]].iloc[0].isna().all()
+    assert ["instructive", *["chosen"] * 3, *["instructive"] * 3] == frame.kind.tolist()
+    assert [0, 4, 4, 4, 0, 0, 0] == frame.num_candidates.tolist()
+    assert frame.method.tolist() == [row["method"] for row in csv.DictReader(io.StringIO(to_csv(results)))]
