@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from promptlab.api import Run, compare, load_run, predict, register, rescore, run
     from promptlab.backends.base import Backend
     from promptlab.errors import PromptlabError
+    from promptlab.methods.base import Method
     from promptlab.results import Result
     from promptlab.specs.task import Task
     from promptlab.specs.template import Template
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "Method",
     "PromptlabError",
     "Result",
     "Run",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOMES = {
     "Backend": "promptlab.backends.base",
+    "Method": "promptlab.methods.base",
     "PromptlabError": "promptlab.errors",
     "Result": "promptlab.results",
     "Run": "promptlab.api",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from promptlab.specs.template import Template
     from promptlab.specs.verbalizer import Verbalizer
 
-KINDS = (*FOLDERS.values(), "models", "metrics", "calibrations")
+KINDS = (*FOLDERS.values(), "models", "metrics", "calibrations", "methods")
 RECORD_VERSION = 2  # goes up when a record gets other keys, so that none of an older shape is shown
 
 Record = Mapping[str, Any]
@@ -158,9 +158,9 @@ _READERS: Mapping[Kind, Callable[[LibraryFile], Record]] = {
 
 def _list_registry(kind: str) -> Listing:
     """What a registry holds, by docstring; a thing of another package that cannot be imported is a fault."""
-    from promptlab.registry import CALIBRATIONS, METRICS
+    from promptlab.registry import CALIBRATIONS, METHODS, METRICS
 
-    registry = METRICS if kind == "metrics" else CALIBRATIONS
+    registry = {"metrics": METRICS, "calibrations": CALIBRATIONS, "methods": METHODS}[kind]
     records, faults = [], {}
     for name in registry.names():
         try:

@@ -1,4 +1,4 @@
-"""`promptlab ls`: what there is to name: tasks, templates, verbalizers, models, metrics, calibrations."""
+"""`promptlab ls`: what there is to name: tasks, templates, verbalizers, models, metrics, calibrations, methods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ls(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="tasks, templates, verbalizers, models, metrics or calibrations; all counted without it.",
+            help="tasks, templates, verbalizers, models, metrics, calibrations or methods; all counted without it.",
         ),
     ] = None,
     patterns: Annotated[

@@ -12,6 +12,7 @@ from tests.stored import decisions
 
 PUBLIC = [
     "Backend",
+    "Method",
     "PromptlabError",
     "Result",
     "Run",

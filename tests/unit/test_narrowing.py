@@ -180,7 +180,7 @@ def test_a_broken_file_is_a_name_that_is_known() -> None:
 @pytest.mark.parametrize(
     ("expected", "asked", "kind"),
     [
-        (("tasks", "templates", "verbalizers", "models", "metrics", "calibrations"), [], None),
+        (("tasks", "templates", "verbalizers", "models", "metrics", "calibrations", "methods"), [], None),
         (("tasks", "templates", "verbalizers"), ["family"], None),
         (("templates", "verbalizers"), ["family", "task"], None),
         (("tasks",), ["language", "field"], None),
