@@ -99,7 +99,7 @@ def test_a_yaml_file_outside_of_a_library_is_what_its_keys_say(moods: Path, tmp_
         ),
         (
             "--kind tasks: there is no such kind. Did you mean 'task'? "
-            "Known: task, template, verbalizer, model, metric, calibration.",
+            "Known: task, template, verbalizer, model, metric, calibration, method.",
             "moods",
             "tasks",
         ),
@@ -153,7 +153,7 @@ def test_a_broken_file_is_told_its_own_fault_alone(moods: Path) -> None:
 def test_what_is_shown_is_json(kind: str) -> None:
     """`--output json` can print any of them."""
     name = {"task": "sst2", "template": "nli/null", "verbalizer": "nli/yes_no", "model": "mini", "metric": "accuracy"}
-    thing = find_thing(name.get(kind, "none"), kind)
+    thing = find_thing(name.get(kind, "lora" if kind == "method" else "none"), kind)
     assert thing == json.loads(json.dumps(thing))
     assert kind == thing["type"]
 
