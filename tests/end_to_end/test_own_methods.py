@@ -60,7 +60,7 @@ def test_a_method_refuses_by_its_own_sentence(backends: dict[str, Any]) -> None:
 def test_a_registered_method_is_run_searched_and_set(
     moods: Path, tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its name is taken by a run, its options by settings, its grid by the search, and its fit stands in the results."""
+    """Its name is taken by a run, its options by settings, its grid by the search; its fit stands in the results."""
     monkeypatch.chdir(tmp_path)
     define("label_bias")
     rows = "".join(json.dumps({"sentence": text, "label": label}) + "\n" for text, label in ROWS)
@@ -73,7 +73,7 @@ def test_a_registered_method_is_run_searched_and_set(
     (searched,) = pl.run(**options, folds=2).stored.few_shot
     assert ("label_bias", "cross_validation") == (searched.method, searched.fit["rule"])
     assert [{"strength": 1.0}, {"strength": 0.5}] == [one["options"] for one in searched.fit["grid"]]
-    assert (4 * 2, 4) == (searched.fit["selection_passes"] / 1, searched.fit["example_passes"])
+    assert (2 * 4, 4) == (searched.fit["selection_passes"], searched.fit["example_passes"])  # two settings, two folds
     (set_by_hand,) = pl.run(**options, settings={"label_bias.strength": "0.25"}).stored.few_shot
     assert {"strength": 0.25} == set_by_hand.fit["setting"]["options"]
 
