@@ -37,7 +37,7 @@ SHAPE = {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "
 VOCABULARY, NUM_SOFT, WARM_UP = 30_522, 20, 2
 MEDIAN_WORDS, SPREAD, MOST_WORDS = 36, 0.72, 200  # of a row: a lognormal, as long as reviews and news items are
 LABEL_WORDS = ("bad", "good")
-OURS, TOLERANCE = "promptlab", 1e-3
+OURS, TOLERANCE = "promptlab", 1e-5
 
 
 def main() -> None:
