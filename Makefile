@@ -19,7 +19,7 @@ $(DOCS_READY): $(READY)
 	touch $(DOCS_READY)
 
 demo: $(READY)
-	$(BIN)/promptlab run --name demo
+	$(BIN)/promptlab run --name demo --methods zero_shot,soft_prompt --shots 4 --seeds 2 --setting steps=20 --selection default
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal

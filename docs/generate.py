@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from docs import notebook
 from promptlab import meanings
 
@@ -183,6 +185,85 @@ def names_page() -> str:
     return "\n\n".join(parts)
 
 
+def methods_page() -> str:
+    """What can be fitted to labelled examples: what moves, how much of it in `mini`, and what is searched."""
+    from promptlab.methods.base import Setting
+    from promptlab.registry import METHODS
+
+    methods = [METHODS.get(name)() for name in METHODS.names()]
+    moving = fitted_parameters()
+    rows = [
+        (
+            f"`{one.name}`",
+            _first_line(type(one)),
+            moving[one.name],
+            "labels" if one.answers == "label" else "words at masks",
+            ", ".join(name for name, uses in (("template", one.uses_template), ("words", one.uses_words)) if uses)
+            or "neither",
+        )
+        for one in methods
+    ]
+    parts = [
+        "# Methods",
+        "What `--methods` names beside `zero_shot`, which fits nothing. "
+        "Parameters are those of `mini` with the template `sentiment/it_was` and two labels.",
+        _table(("method", "what it does", "parameters", "answers with", "looks at"), rows),
+        "A key of a setting is set by `--setting METHOD.KEY=VALUE|VALUE`; a setting says below what differs from: "
+        + ", ".join(f"`{name}` {value}" for name, value in Setting().described().items() if name != "options")
+        + ".",
+    ]
+    for one in methods:
+        grid = [(str(place + 1), _differences(setting)) for place, setting in enumerate(one.grid())]
+        parts += [f"## {one.name}", inspect.getdoc(type(one)) or "", _table(("tried", "setting"), grid)]
+    return "\n\n".join(parts)
+
+
+def fitted_parameters() -> dict[str, str]:
+    """How many numbers each method fits in `mini`, or why it does not work there; found by a fit of one step."""
+    from promptlab.backends.mlm import MaskedBackend
+    from promptlab.label_words import find_word_ids, slot_contexts
+    from promptlab.methods.base import Context, LabelledPrompts, Words
+    from promptlab.registry import METHODS
+    from promptlab.rendering import compile_template, render
+    from promptlab.specs.template import Template
+    from promptlab.specs.verbalizer import Verbalizer
+    from promptlab.types import EncodedPrompt, Example
+
+    backend = MaskedBackend("mini")
+    encoder, verbalizer = backend.encoder(None), Verbalizer.load("sentiment/great_terrible")
+    template = compile_template(Template.load("sentiment/it_was"))
+    texts = ("Good.", "Bad.", "Fine.", "Dull.")
+    rendered = [render(template, Example(text, place, {"text": text})) for place, text in enumerate(texts)]
+    prompts = tuple(prompt for prompt in encoder.encode(rendered) if isinstance(prompt, EncodedPrompt))
+    found = find_word_ids(encoder, verbalizer.words, [slot_contexts(rendered[0])])
+    labels = tuple(verbalizer.labels)
+    words = Words.of(verbalizer, labels, {word: one for word, one in found.items() if not isinstance(one, str)})
+    shots = LabelledPrompts(prompts, np.array([1, 0, 1, 0]))
+    numbers = {}
+    for name in METHODS.names():
+        method = METHODS.get(name)()
+        refused = method.refusal(backend)
+        if refused is not None:
+            numbers[name] = f"refused: {refused}"
+            continue
+        setting = dataclasses.replace(method.grid()[0], steps=min(1, method.grid()[0].steps))
+        with method.fit(shots, setting, Context(backend, labels, words if method.uses_words else None, 0)) as fitted:
+            numbers[name] = f"{fitted.record.num_parameters:,}"
+    return numbers
+
+
+def _differences(setting: Any) -> str:
+    """What of a setting is not the plain one."""
+    mine, plain = setting.described(), type(setting)().described()
+    shown = [f"`{name}` {value}" for name, value in mine.items() if name != "options" and value != plain[name]]
+    shown += [f"`{name}` {_option(value)}" for name, value in mine["options"].items()]
+    return ", ".join(shown) or "the plain one"
+
+
+def _option(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def python_page() -> str:
     """The public names of the package."""
     import promptlab
@@ -236,6 +317,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "files": files_page,
     "results": results_page,
     "names": names_page,
+    "methods": methods_page,
     "support": support_page,
     "python": python_page,
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from promptlab.backends.base import Backend
     from promptlab.errors import PromptlabError
     from promptlab.fitted import FittedMethod, fit, load
+    from promptlab.methods.base import Method
     from promptlab.results import Result
     from promptlab.specs.task import Task
     from promptlab.specs.template import Template
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "FittedMethod",
+    "Method",
     "PromptlabError",
     "Result",
     "Run",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {
     "Backend": "promptlab.backends.base",
     "FittedMethod": "promptlab.fitted",
+    "Method": "promptlab.methods.base",
     "PromptlabError": "promptlab.errors",
     "Result": "promptlab.results",
     "Run": "promptlab.api",

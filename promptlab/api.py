@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptlab.errors import UsageError, did_you_mean
-from promptlab.registry import BACKENDS, CALIBRATIONS, METRICS
+from promptlab.registry import BACKENDS, CALIBRATIONS, METHODS, METRICS
 from promptlab.results import Result, RunResults, read_results
 
 if TYPE_CHECKING:
@@ -151,9 +151,10 @@ def run(
         quiet: whether to keep progress to itself; by default it is shown in a notebook and nowhere else.
         amend: whether a named run that was asked for otherwise may be changed.
         options: every other key of a run: prepare, ensembles, metrics, data, include, split, limit, max_length, device,
-            dtype, scoring, batch_size, seed, output_path, name, no_text, store_states, skip_preflight, revision; and
-            for rows that no task describes rows, text_column, fields, label_column, label_values, labels, family,
-            train_rows.
+            dtype, scoring, batch_size, seed, output_path, name, no_text, store_states, skip_preflight, revision; for
+            methods that are fitted methods, shots, seeds, shots_short, selection, folds, settings, fit_templates,
+            fit_verbalizers; and for rows that no task describes rows, text_column, fields, label_column, label_values,
+            labels, family, train_rows.
 
     Raises:
         PromptlabError: a fault that the user can mend.
@@ -309,12 +310,12 @@ def as_pairs_of(rows: Any) -> tuple[Iterable[tuple[str, Mapping[str, Any]]], str
 
 
 def register(kind: str, name: str) -> Any:
-    """A decorator that adds a backend, metric or calibration under a name.
+    """A decorator that adds a backend, calibration, method or metric under a name.
 
     Raises:
         UsageError: the kind is unknown.
     """
-    registries = {registry.kind: registry for registry in (BACKENDS, CALIBRATIONS, METRICS)}
+    registries = {registry.kind: registry for registry in (BACKENDS, CALIBRATIONS, METHODS, METRICS)}
     if kind not in registries:
         known = ", ".join(registries)
         raise UsageError(f"register: there is no kind '{kind}'.{did_you_mean(kind, registries)} Known: {known}.")

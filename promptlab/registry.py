@@ -1,4 +1,4 @@
-"""Names to things: lazy registries of backends, metrics and calibrations, open to other packages.
+"""Names to things: lazy registries of backends, metrics, calibrations and methods, open to other packages.
 
 A target is an object or the text "module:object", so that nothing heavy is imported before it is used.
 Entry points in the group `promptlab.<kind>` add names without a change here.

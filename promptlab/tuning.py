@@ -124,7 +124,7 @@ def tune(planned: PlannedTuning, *, progress: Progress | None = None) -> tuple[L
         found.fitted.detach()
         raise
     loaded = Loaded(artefact, backend, planned.model.encoder, found.fitted)
-    return loaded, Seconds(search=found.search_s, fit=found.fit_s)
+    return loaded, Seconds(search=found.cost["search_s"], fit=found.cost["fit_s"])
 
 
 def describe_choice(artefact: Artefact) -> dict[str, Any]:

@@ -18,7 +18,8 @@ _SAID_ABOVE = ("type", "name", "title", "text", "docstring", "what")
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name, the path of a file, or the text itself.")],
     kind: Annotated[
-        str | None, typer.Option(metavar="KIND", help="task, template, verbalizer, model, metric or calibration.")
+        str | None,
+        typer.Option(metavar="KIND", help="task, template, verbalizer, model, metric, calibration or method."),
     ] = None,
     include: Include = None,
     output: Form = "text",

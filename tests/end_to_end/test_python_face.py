@@ -13,6 +13,7 @@ from tests.stored import decisions
 PUBLIC = [
     "Backend",
     "FittedMethod",
+    "Method",
     "PromptlabError",
     "Result",
     "Run",

@@ -17,6 +17,7 @@ import typer
 from docs import generate
 from promptlab.cli.app import app
 from promptlab.documents import parse_yaml, validate
+from promptlab.registry import METHODS
 from promptlab.rendering import compile_template
 from promptlab.schemas import file_keys
 from promptlab.specs.run import RunSpec
@@ -191,7 +192,7 @@ def test_every_field_of_a_result_has_a_meaning(title: str, kind: Any, known: dic
 
 
 def test_the_reference_lists_the_whole_library(tmp_path: Path) -> None:
-    """Every command, task, template and verbalizer has a heading in the generated pages."""
+    """Every command, task, template, verbalizer and method has a heading in the generated pages."""
     from promptlab.library import list_files
 
     written = {path.stem: path.read_text(encoding="utf-8") for path in generate.write_reference(tmp_path)}
@@ -201,6 +202,7 @@ def test_the_reference_lists_the_whole_library(tmp_path: Path) -> None:
         ("tasks", list_files("task")),
         ("templates", list_files("template")),
         ("verbalizers", list_files("verbalizer")),
+        ("methods", METHODS.names()),
     ):
         assert all(f"\n## {name}\n" in written[page] for name in names)
 

@@ -246,9 +246,11 @@ def test_registries_are_listed_by_docstring(monkeypatch: pytest.MonkeyPatch) -> 
     assert {"gone": "metric 'gone' cannot be imported: No module named 'promptlab.nowhere'."} == found.faults
 
 
-@pytest.mark.parametrize(("kind", "registry"), [("metrics", METRICS), ("calibrations", CALIBRATIONS)])
+@pytest.mark.parametrize(
+    ("kind", "registry"), [("metrics", METRICS), ("calibrations", CALIBRATIONS), ("methods", METHODS)]
+)
 def test_every_registered_name_is_listed_with_what_it_is(kind: str, registry: Registry[Any]) -> None:
-    """A new metric or calibration is picked up, and has a docstring."""
+    """A new metric, calibration or method is picked up, and has a docstring."""
     found = list_things(kind)
     assert (registry.names(), {}) == (found.names, found.faults)
     assert all(record["what"] for record in found.records)

@@ -10,7 +10,7 @@ import pytest
 
 from promptlab import registry
 from promptlab.errors import UsageError
-from promptlab.registry import BACKENDS, CALIBRATIONS, METRICS, Registry
+from promptlab.registry import BACKENDS, CALIBRATIONS, METHODS, METRICS, Registry
 
 
 def test_things_are_registered_by_decorator_and_by_value() -> None:
@@ -57,22 +57,23 @@ def test_an_unknown_name_is_explained() -> None:
 def test_own_things_are_found_without_an_import() -> None:
     """Asking for names imports the module that registers them."""
     code = (
-        "from promptlab.registry import BACKENDS, CALIBRATIONS, METRICS\n"
-        "print(*(','.join(of.names()) for of in (BACKENDS, CALIBRATIONS, METRICS)))\n"
+        "from promptlab.registry import BACKENDS, CALIBRATIONS, METHODS, METRICS\n"
+        "print(*(','.join(of.names()) for of in (BACKENDS, CALIBRATIONS, METRICS, METHODS)))\n"
         "import sys; print('torch' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     names, heavy = said.splitlines()
-    backends, calibrations, metrics = (set(of.split(",")) for of in names.split(" "))
+    backends, calibrations, metrics, methods = (set(of.split(",")) for of in names.split(" "))
     assert {"mlm"} <= backends
     assert {"batch", "contextual", "domain", "none", "pmi_dc", "support"} <= calibrations
     assert {"accuracy", "macro_f1", "nll", "brier", "ece", "matthews"} <= metrics
+    assert {"soft_prompt", "prefix", "lora", "prompt_fine_tune", "linear_probe"} <= methods
     assert "False" == heavy
 
 
 def test_every_registered_thing_can_be_had() -> None:
     """Each name of each registry gives its thing, backends too."""
-    for registered in (BACKENDS, CALIBRATIONS, METRICS):
+    for registered in (BACKENDS, CALIBRATIONS, METHODS, METRICS):
         assert all(registered.get(name) is not None for name in registered.names())
 
 
