@@ -178,9 +178,9 @@ def _list_registry(kind: str) -> Listing:
 def _method_facts(method: Any) -> Record:
     """What a method looks at beside the row, whether it answers with words or labels, and what it searches."""
     grid = method().grid()
-    settings = [{**one.described(), **one.options} for one in grid]
-    values = {name: list(dict.fromkeys(str(one.get(name)) for one in settings)) for name in settings[0]}
-    told = [name for name in values if name != "options" and (len(values[name]) > 1 or name in grid[0].options)]
+    settings = [{**one.described(), **method.options, **one.options} for one in grid]
+    values = {name: list(dict.fromkeys(str(one[name]) for one in settings)) for name in settings[0]}
+    told = [name for name in values if name != "options" and (len(values[name]) > 1 or name in method.options)]
     return {
         "uses_template": method.uses_template,
         "uses_words": method.uses_words,

@@ -27,7 +27,7 @@ Placement = Literal["houlsby", "pfeiffer"]
 Bottlenecks = Mapping[str, "torch.nn.Parameter"]
 Change = Callable[["Float[torch.Tensor, 'prompt token dim']", int], "Float[torch.Tensor, 'prompt token dim']"]
 
-REDUCTION = 16
+OPTIONS: Mapping[str, Any] = {"placement": "houlsby", "reduction": 16.0, "activation": "gelu"}
 _PLACES = {"houlsby": ("attention", "feed_forward"), "pfeiffer": ("feed_forward",)}
 _ACTIVATIONS = ("gelu", "relu")
 
@@ -45,6 +45,7 @@ class Adapter(Method):
     """
 
     name: ClassVar[str] = "adapter"
+    options: ClassVar[Mapping[str, Any]] = OPTIONS
 
     def grid(self) -> tuple[Setting, ...]:
         """Learning rates, and one bottleneck a layer."""
@@ -86,9 +87,8 @@ def _attach(setting: Setting, context: Context) -> Attachment:
 
 def _options(setting: Setting) -> tuple[Placement, str, float]:
     """Placement, activation and reduction of a setting, those that there are."""
-    reduction = float(setting.options.get("reduction", REDUCTION))
-    placement = setting.options.get("placement", "houlsby")
-    activation = setting.options.get("activation", "gelu")
+    chosen = {**OPTIONS, **setting.options}
+    placement, reduction, activation = (chosen[name] for name in OPTIONS)
     if placement not in _PLACES:
         raise ModelError(f"adapter: the placement '{placement}' is unknown: choose one of {', '.join(_PLACES)}.")
     if activation not in _ACTIVATIONS:

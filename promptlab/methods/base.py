@@ -177,13 +177,15 @@ class Method(abc.ABC):
 
     `answers` says whether what is fitted scores words at masks or labels; `uses_template` and `uses_words` whether the
     template and the label words matter to it; `has_projection` whether what is fitted can be put back to words, which
-    are scored too. `version` is part of every block id: it grows when the same shots give other numbers.
+    are scored too. `options` are those that a setting may have, with what holds where it does not name them. `version`
+    is part of every block id: it grows when the same shots give other numbers.
     """
 
     name: ClassVar[str]
     answers: ClassVar[Answers] = "mask"
     uses_template: ClassVar[bool] = True
     uses_words: ClassVar[bool] = True
+    options: ClassVar[Mapping[str, Any]] = {}
     has_projection: ClassVar[bool] = False
     version: ClassVar[int] = 1
 

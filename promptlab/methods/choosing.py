@@ -31,9 +31,10 @@ _NAME = "demonstrations"
 class Showing:
     """How shots are chosen and shown.
 
-    `sampled` draws among all shots of a label, `nearest` among the half of them (rounded up) whose states have the
-    highest cosine with the row's; `embedding` says which state that is: the mean over the row's text, or the mask's.
-    `order` is that of the labels: of the task, or seeded for each draw.
+    So many draws of a shot a label as `num_samples` says are averaged. `choice` is `sampled`, among all shots of a
+    label, or `nearest`, among the half of them (rounded up) whose states have the highest cosine with the row's;
+    `embedding` says which state that is: the mean over the row's text, or the mask's. `order` is that of the labels:
+    of the task, or seeded for each draw.
     """
 
     num_samples: int = 4

@@ -6,7 +6,7 @@ Nothing is trained. A row is scored with several draws of shots, and the label p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,9 +29,13 @@ _STATES = "states"
 
 
 class Demonstrations(Method):
-    """Shows one shot of each label behind the row; the options are those of `Showing`."""
+    """Shows one shot of each label behind the row.
+
+    The options are those of `Showing`.
+    """
 
     name: ClassVar[str] = "demonstrations"
+    options: ClassVar[Mapping[str, Any]] = {one.name: one.default for one in fields(Showing)}
     answers: ClassVar[Answers] = "label"
 
     def grid(self) -> tuple[Setting, ...]:

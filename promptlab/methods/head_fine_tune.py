@@ -39,13 +39,14 @@ class HeadFineTune(Method):
     """
 
     name: ClassVar[str] = "head_fine_tune"
+    options: ClassVar[Mapping[str, Any]] = {"dense": False}
     answers: ClassVar[Answers] = "label"
     uses_template: ClassVar[bool] = False
     uses_words: ClassVar[bool] = False
 
     def grid(self) -> tuple[Setting, ...]:
         """Learning rates; the model's own dropout is on."""
-        plain = Setting(dropout=True, weight_decay=0.01, options={"dense": False})
+        plain = Setting(dropout=True, weight_decay=0.01)
         return tuple(replace(plain, learning_rate=rate) for rate in (3e-4, 1e-4, 1e-3, 3e-5))
 
     def fit(self, shots: LabelledPrompts, setting: Setting, context: Context) -> Fitted:

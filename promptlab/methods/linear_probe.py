@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from scipy.special import log_softmax
@@ -33,6 +33,7 @@ class LinearProbe(Method):
     """
 
     name: ClassVar[str] = "linear_probe"
+    options: ClassVar[Mapping[str, Any]] = {"state": "mask", "C": 0.01}
     answers: ClassVar[Answers] = "label"
     uses_words: ClassVar[bool] = False
 
@@ -45,7 +46,7 @@ class LinearProbe(Method):
         """See `Method.fit`."""
         check_every_label(shots, context.labels)
         states = last_states(context.backend, shots.prompts, _state(setting))
-        strength = float(setting.options.get("C", 0.01))
+        strength = float(setting.options.get("C", self.options["C"]))
         tensors, steps = _fit(states, shots.labels, len(context.labels), strength=strength)
         fitted = self.load(tensors, setting, context)
         number = tensors["weights"].numel() + tensors["bias"].numel()
@@ -72,7 +73,7 @@ class LinearProbe(Method):
 
 
 def _state(setting: Setting) -> State:
-    state: State = setting.options.get("state", "mask")
+    state: State = setting.options.get("state", LinearProbe.options["state"])
     check_state(LinearProbe.name, state)
     return state
 

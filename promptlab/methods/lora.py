@@ -13,24 +13,24 @@ from promptlab.errors import ModelError
 from promptlab.methods.attaching import Attachment, fit_at_mask, load_at_mask
 from promptlab.methods.base import Context, Fitted, LabelledPrompts, Method, Setting
 from promptlab.methods.injecting import inject
-from promptlab.methods.modules import ROLES, Modules, Role, modules_of, refusal_of
+from promptlab.methods.modules import ROLES, Modules, modules_of, refusal_of
 
 if TYPE_CHECKING:
     import torch
 
-RANK, ALPHA = 8, 16
-TARGETS: tuple[Role, ...] = ("query", "value")
+OPTIONS: Mapping[str, Any] = {"rank": 8, "alpha": 16, "lora_dropout": 0.0, "targets": ("query", "value")}
 
 
 class Lora(Method):
     """Adds to linear maps inside the layers.
 
-    Options: `rank` (8); `alpha` (16); `dropout` (0), the share of a pair's input that is zeroed while it is fitted,
-    which needs the setting's `dropout`; `targets`, the roles of the maps, queries and values by default. ModernBERT
+    Options: `rank` (8); `alpha` (16); `lora_dropout` (0), the share of a pair's input that is zeroed while it is
+    fitted, which needs the setting's `dropout`; `targets`, the roles of the maps, queries and values by default. ModernBERT
     makes queries, keys and values by one map, which has one pair; ALBERT's layers share a pair as they share the map.
     """
 
     name: ClassVar[str] = "lora"
+    options: ClassVar[Mapping[str, Any]] = OPTIONS
 
     def grid(self) -> tuple[Setting, ...]:
         """Learning rates, and pairs beside every map."""
@@ -58,17 +58,19 @@ def lora_config(setting: Setting, modules: Modules) -> Any:
     """
     from peft import LoraConfig
 
-    rank, targets = int(setting.options.get("rank", RANK)), setting.options.get("targets", TARGETS)
-    dropout = float(setting.options.get("dropout", 0.0))
+    chosen = {**OPTIONS, **setting.options}
+    rank, alpha, dropout, targets = (chosen[name] for name in OPTIONS)
     if rank < 1:
         raise ModelError(f"lora: its option rank is {rank}: a rank is 1 or more.")
     if not targets or not set(targets) <= set(ROLES):
         raise ModelError(f"lora: its option targets is {list(targets)}: choose some of {', '.join(ROLES)}.")
     if dropout and not setting.dropout:
-        raise ModelError(f"lora: its option dropout is {dropout:g}, and the setting has dropout off: set dropout=True.")
+        raise ModelError(
+            f"lora: its option lora_dropout is {dropout:g}, and the setting has dropout off: set dropout=True."
+        )
     return LoraConfig(
         r=rank,
-        lora_alpha=int(setting.options.get("alpha", ALPHA)),
+        lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=modules.pattern(modules.paths(targets)),
     )

@@ -169,7 +169,7 @@ def _setting(method: str, found: Any, roles: tuple[MapRole, ...]) -> Setting:
         return Setting()
     options: dict[str, Any] = {"rank": found.r, "alpha": found.lora_alpha, "targets": roles}
     if found.lora_dropout:
-        options["dropout"] = found.lora_dropout
+        options["lora_dropout"] = found.lora_dropout
     return Setting(dropout=bool(found.lora_dropout), options=options)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Bool, Float
 
-NUM_TOKENS = 8
+OPTIONS: Mapping[str, Any] = {"num_tokens": 8, "reparametrisation": "none"}
 SPREAD = 0.02  # the standard deviation of the start
 INTERFACE = "promptlab_prefix"
 _NO_INTERFACE = (
@@ -42,6 +42,7 @@ class Prefix(Method):
     """
 
     name: ClassVar[str] = "prefix"
+    options: ClassVar[Mapping[str, Any]] = OPTIONS
 
     def grid(self) -> tuple[Setting, ...]:
         """Learning rates, and keys and values that a small network makes."""
@@ -150,7 +151,8 @@ def _register() -> None:
 
 def _make_prefix(setting: Setting, context: Context) -> KeyValues:
     """The prefix of a setting at its start, drawn from the context's seed, in float32."""
-    number, kind = int(setting.options.get("num_tokens", NUM_TOKENS)), setting.options.get("reparametrisation", "none")
+    chosen = {**OPTIONS, **setting.options}
+    number, kind = (chosen[name] for name in OPTIONS)
     if number < 1:
         raise ModelError(f"prefix: num_tokens is {number}: a prefix has 1 token or more.")
     if kind not in _KINDS:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from scipy.special import log_softmax
@@ -35,6 +35,7 @@ class Prototypical(Method):
     """
 
     name: ClassVar[str] = "prototypical"
+    options: ClassVar[Mapping[str, Any]] = {"metric": "euclidean", "temperature": 0.05}
     answers: ClassVar[Answers] = "label"
     uses_words: ClassVar[bool] = False
 
@@ -59,8 +60,8 @@ class Prototypical(Method):
 
     def load(self, tensors: Mapping[str, torch.Tensor], setting: Setting, context: Context) -> Fitted:
         """See `Method.load`."""
-        metric = setting.options.get("metric", "euclidean")
-        temperature = float(setting.options.get("temperature", 0.05))
+        chosen = {**self.options, **setting.options}
+        metric, temperature = (chosen[name] for name in self.options)
         check_choice(self.name, "metric", metric, get_args(Metric))
         check_shapes(tensors, {"prototypes": (len(context.labels), int(context.backend.model.config.hidden_size))})
         prototypes = tensors["prototypes"].double().numpy()

@@ -1,7 +1,7 @@
 """What a user says about hyper-parameters -> the grid of settings that is searched for a method.
 
 `steps=50` holds for every method, `soft_prompt.learning_rate=0.01|0.03` for one; several values are tried each, and
-take the place of those that the method would try.
+take the place of those that the method would try. A value of several names is written `lora.targets=query+value`.
 """
 
 from __future__ import annotations
@@ -55,16 +55,12 @@ def check_settings(methods: tuple[Method, ...], said: Mapping[str, str]) -> None
 
 
 def _options(method: Method) -> list[str]:
-    return list(dict.fromkeys(name for setting in method.grid() for name in setting.options))
+    return [*method.options]
 
 
 def _parse(method: Method, key: str, text: str) -> list[Any]:
     """The values of a key, as its kind."""
-    example = (
-        getattr(method.grid()[0], key)
-        if key in _FIELDS
-        else next(setting.options[key] for setting in method.grid() if key in setting.options)
-    )
+    example = getattr(method.grid()[0], key) if key in _FIELDS else method.options[key]
     return [_value(method, key, part.strip(), type(example)) for part in text.split("|")]
 
 
@@ -72,7 +68,7 @@ def _value(method: Method, key: str, text: str, kind: type) -> Any:
     allowed = get_args(get_type_hints(Setting)[key]) if key in _FIELDS else ()
     words = {"true": True, "false": False, "yes": True, "no": False}
     try:
-        value: Any = words[text.lower()] if kind is bool else kind(text)
+        value: Any = words[text.lower()] if kind is bool else _names(text) if kind is tuple else kind(text)
     except (KeyError, ValueError):
         value = None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -85,7 +81,12 @@ def _value(method: Method, key: str, text: str, kind: type) -> Any:
     return value
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Several names that are one value, `query+value`."""
+    return tuple(part.strip() for part in text.split("+"))
+
+
 def _amended(setting: Setting, values: Mapping[str, Any]) -> Setting:
     fields = {key: value for key, value in values.items() if key in _FIELDS}
-    options = {**setting.options, **{key: value for key, value in values.items() if key in setting.options}}
+    options = {**setting.options, **{key: value for key, value in values.items() if key not in _FIELDS}}
     return dataclasses.replace(setting, **fields, options=options)

@@ -34,18 +34,19 @@ class SoftPrompt(Method):
     """
 
     name: ClassVar[str] = "soft_prompt"
+    options: ClassVar[Mapping[str, Any]] = {"start": "words", "reparametrisation": "none"}
     has_projection: ClassVar[bool] = True
 
     def grid(self) -> tuple[Setting, ...]:
         """Learning rates, from the template's own words."""
-        options = {"start": "words", "reparametrisation": "none"}
-        return tuple(Setting(learning_rate=rate, options=options) for rate in (3e-2, 1e-1, 1e-2, 3e-3))
+        return tuple(Setting(learning_rate=rate) for rate in (3e-2, 1e-1, 1e-2, 3e-3))
 
     def fit(self, shots: LabelledPrompts, setting: Setting, context: Context) -> Fitted:
         """See `Method.fit`."""
         tokens = SoftTokens.find(shots.prompts)
-        vectors = start_vectors(tokens, str(setting.options.get("start", "words")), context)
-        source = _make_source(vectors, str(setting.options.get("reparametrisation", "none")), context.seed)
+        chosen = {**self.options, **setting.options}
+        vectors = start_vectors(tokens, chosen["start"], context)
+        source = _make_source(vectors, chosen["reparametrisation"], context.seed)
         attachment = _attach(source, tokens, context)
         fitted = fit_at_mask(attachment, shots, setting, context)
         found = source.fix()

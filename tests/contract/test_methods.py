@@ -12,6 +12,8 @@ import torch
 
 from promptlab.label_words import find_word_ids, slot_contexts
 from promptlab.methods.base import Context, LabelledPrompts, Method, Setting, Words
+from promptlab.methods.choosing import Showing
+from promptlab.methods.settings import amended_grid
 from promptlab.registry import METHODS
 from promptlab.rendering import compile_template, render
 from promptlab.specs.template import Template
@@ -183,6 +185,25 @@ def test_grid_starts_with_the_default_and_has_distinct_settings(name: str) -> No
     described = [str(setting.described()) for setting in grid]
     assert grid
     assert len(described) == len(set(described))
+
+
+@pytest.mark.parametrize("name", METHODS_OF_ALL)
+def test_every_option_can_be_said(name: str, backends: dict[str, Any]) -> None:
+    """`--setting` takes each option that the docstring names, as its default is; said, it changes no number."""
+    method = METHODS.get(name)()
+    context, shots = make_context(backends["bert"]), make_shots(backends["bert"])
+    plain = replace(method.grid()[0], options={}, steps=2)
+    told = {key: "+".join(value) if isinstance(value, tuple) else str(value) for key, value in method.options.items()}
+    said = amended_grid(method, {f"{name}.{key}": value for key, value in told.items()})
+    assert all(dict(method.options) == one.options for one in said)
+    docstring = str(method.__doc__) + (str(Showing.__doc__) if name == "demonstrations" else "")
+    assert all(f"`{key}`" in docstring for key in method.options)
+    assert all(set(one.options) <= set(method.options) for one in method.grid())
+    found = []
+    for setting in (plain, replace(plain, options=said[0].options)):
+        with method.fit(shots, setting, given(method, context)) as fitted:
+            found.append(fitted.backend.score(shots.prompts, asked(method, context)).log_probs)
+    assert np.array_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("name", METHODS_OF_ALL)

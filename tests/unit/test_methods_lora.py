@@ -82,7 +82,7 @@ def test_start_is_decided_by_the_seed(backends: dict[str, Any]) -> None:
 def test_dropout_is_on_in_the_fit_alone(backends: dict[str, Any]) -> None:
     """Of two fits that drop, the same seed gives the same; what is scored, fitted or loaded, drops nothing."""
     backend, context = backends["modernbert"], make_context(backends["modernbert"])
-    setting = replace(shortened(Lora()), dropout=True, options={"dropout": 0.5})
+    setting = replace(shortened(Lora()), dropout=True, options={"lora_dropout": 0.5})
     unseen, words = prompts_of(backend, UNSEEN), context.label_words.token_ids
     with fit(backend, setting) as fitted:
         expected = [fitted.backend.score(unseen, words).log_probs for _ in range(2)]
@@ -122,7 +122,7 @@ def test_a_second_adapter_of_peft_is_refused(backends: dict[str, Any]) -> None:
 
 def test_dropout_without_the_settings_is_refused(backends: dict[str, Any]) -> None:
     """An option that would do nothing is not passed over, and the model is left alone."""
-    message = r"^lora: its option dropout is 0.1, and the setting has dropout off: set dropout=True\.$"
+    message = r"^lora: its option lora_dropout is 0.1, and the setting has dropout off: set dropout=True\.$"
     with pytest.raises(ModelError, match=message):
-        fit(backends["bert"], Setting(options={"dropout": 0.1}))
+        fit(backends["bert"], Setting(options={"lora_dropout": 0.1}))
     assert not hasattr(backends["bert"].model, "peft_config")

@@ -71,7 +71,7 @@ def test_what_peft_wrote_is_read(tiny: dict[str, Path], backends: dict[str, Any]
     options = {"r": 3, "lora_alpha": 5, "lora_dropout": 0.1, "target_modules": ["key", "intermediate.dense"]}
     adapted = write_foreign(tmp_path, base_model(tiny, "bert"), **options)
     found = read_peft(tmp_path, backends["bert"])
-    expected = {"rank": 3, "alpha": 5, "dropout": 0.1, "targets": ("key", "feed_forward_in")}
+    expected = {"rank": 3, "alpha": 5, "lora_dropout": 0.1, "targets": ("key", "feed_forward_in")}
     assert ("lora", True, expected) == (found.method, found.setting.dropout, found.setting.options)
     context = make_context(backends["bert"])
     with METHODS.get("lora")().load(found.tensors, found.setting, context), torch.no_grad():

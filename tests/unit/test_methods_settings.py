@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from promptlab.errors import UsageError
+from promptlab.methods.lora import Lora
 from promptlab.methods.prompt_fine_tune import PromptFineTune
 from promptlab.methods.settings import amended_grid, check_settings
 from promptlab.methods.soft_prompt import SoftPrompt
@@ -24,6 +25,12 @@ def test_several_values_take_the_place_of_the_methods_own() -> None:
     grid = amended_grid(SoftPrompt(), {"soft_prompt.learning_rate": "0.5|0.25", "start": "random|words"})
     expected = [(0.5, "random"), (0.5, "words"), (0.25, "random"), (0.25, "words")]
     assert expected == [(one.learning_rate, one.options["start"]) for one in grid]
+
+
+def test_an_option_that_no_setting_of_the_grid_names_can_be_said() -> None:
+    """`lora.rank` holds for every setting; targets are several names that are one value."""
+    grid = amended_grid(Lora(), {"lora.rank": "4", "lora.learning_rate": "0.1", "lora.targets": "query+key|value"})
+    assert [(4, ("query", "key")), (4, ("value",))] == [(one.options["rank"], one.options["targets"]) for one in grid]
 
 
 def test_what_is_said_of_another_method_changes_nothing() -> None:
