@@ -25,8 +25,9 @@ class Lora(Method):
     """Adds to linear maps inside the layers.
 
     Options: `rank` (8); `alpha` (16); `lora_dropout` (0), the share of a pair's input that is zeroed while it is
-    fitted, which needs the setting's `dropout`; `targets`, the roles of the maps, queries and values by default. ModernBERT
-    makes queries, keys and values by one map, which has one pair; ALBERT's layers share a pair as they share the map.
+    fitted, which needs the setting's `dropout`; `targets`, the roles of the maps, queries and values by default.
+    ModernBERT makes queries, keys and values by one map, which has one pair; ALBERT's layers share a pair as they share
+    the map.
     """
 
     name: ClassVar[str] = "lora"
