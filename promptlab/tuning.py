@@ -149,7 +149,8 @@ def _one_block(plan: RunPlan, draw: int) -> tuple[PlannedModel, PlannedBlock]:
     Raises:
         UsageError: there are several of them.
     """
-    found = [(model, block) for model in plan.models for block in model.blocks if block.cells[0].draw == draw]
+    fitted = [(model, block) for model in plan.models for block in model.blocks if block.fit is not None]
+    found = [(model, block) for model, block in fitted if block.cells[0].draw == draw]
     axes: dict[str, list[Any]] = {
         "--task": [block.task.name for _, block in found],
         "--method": [block.cells[0].method for _, block in found],

@@ -21,7 +21,7 @@ _COLUMNS = {
     "tasks": ("name", "family", "title"),
     "templates": ("name", "tags", "text"),
     "verbalizers": ("name", "words"),
-    "methods": ("name", "looks at", "searches", "what"),
+    "methods": ("name", "looks at", "what"),
 }
 
 
@@ -122,8 +122,6 @@ def _cell(record: Record, column: str) -> str:
         return ", ".join(record["tags"])
     if column == "looks at":
         return ", ".join(name for name in ("template", "words") if record[f"uses_{name}"]) or "the row alone"
-    if column == "searches":
-        return ", ".join(name.replace("_", " ") for name, values in record["settings"].items() if len(values) > 1)
     if column == "words":
         return one_line("; ".join(f"{label}: {', '.join(words)}" for label, words in record["labels"].items()))
     return one_line(str(record[column]))

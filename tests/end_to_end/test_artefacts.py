@@ -65,7 +65,7 @@ def test_an_artefact_has_the_numbers_of_the_run_that_would_fit_it(
     assert "by cross_validation, accuracy " in said.out
     whole = run("--methods", method, "--shots", 3, "--seeds", 2, *QUICK[:-2], "--name", "fitted")
     assert 0 == whole.code, whole.err
-    (mine,) = (one for one in stored(tmp_path, "fitted") if one["draw"] == 1)
+    (mine,) = (one for one in stored(tmp_path, "fitted") if (one["draw"], one["method"]) == (1, method))
     loaded = run("--artefact", "kept", "--name", "loaded", tasks=None, model=None)
     assert 0 == loaded.code, loaded.err
     (theirs,) = stored(tmp_path, "loaded")

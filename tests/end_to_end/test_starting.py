@@ -12,8 +12,8 @@ import pytest
 from tests.end_to_end.terminal import Call
 
 COMMANDS = (
-    "run", "try", "preview", "predict", "rescore", "compare", "report", "ls", "show", "schema", "doctor", "pretrain",
-    "convert",
+    "run", "fit", "try", "preview", "predict", "rescore", "compare", "report", "ls", "show", "schema", "doctor",
+    "pretrain", "convert",
 )  # fmt: skip
 HEAVY = ("torch", "transformers")
 

@@ -252,7 +252,8 @@ def test_registries_are_listed_by_docstring(monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_registered_name_is_listed_with_what_it_is(kind: str, registry: Registry[Any]) -> None:
     """A new metric, calibration or method is picked up, and has a docstring."""
     found = list_things(kind)
-    assert (registry.names(), {}) == (found.names, found.faults)
+    more = ["zero_shot"] if kind == "methods" else []  # fits nothing, and so is in no registry
+    assert ([*registry.names(), *more], {}) == (found.names, found.faults)
     assert all(record["what"] for record in found.records)
 
 
