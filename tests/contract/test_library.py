@@ -305,3 +305,15 @@ def test_a_family_can_be_calibrated_by_its_domain(family: str) -> None:
     loaded = [Template.load(name) for name in TEMPLATES if name.startswith(f"{family}/")]
     instructive = [template for template in loaded if "instructive" in template.tags]
     assert sum(template.domain_prompt is not None for template in instructive) > len(instructive) / 2
+
+
+def test_every_english_label_word_is_one_piece_of_the_bundled_vocabulary() -> None:
+    """The bundled model refuses no shipped verbalizer of its language; the lengths of its words never decide."""
+    from promptlab.backends.mlm import MaskedBackend
+    from promptlab.specs.verbalizer import load_verbalizers
+
+    tokenizer = MaskedBackend("mini").tokenizer
+    words = {word.word for one in load_verbalizers(["*"]) for several in one.labels.values() for word in several}
+    english = sorted(word for word in words if word.isascii())
+    assert len(english) > 150
+    assert [] == [word for word in english if len(tokenizer.tokenize(word)) != 1]
