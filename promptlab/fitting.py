@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from promptlab.methods.selecting import Choice, choose_setting, planned_passes
 from promptlab.planning import PlannedBlock, PlannedFit
 from promptlab.preparing import Contexts, encode_shots
 from promptlab.verbalizing import require_words
+
+SMALL_MODEL = 20_000_000  # parameters up to which one thread fits as fast as several, and faster on a shared machine
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +68,21 @@ def fit_block(
     fit = _require(planned)
     if fit.artefact is not None:
         return _load(fit.artefact, backend)
+    with _threads(backend):
+        return _fit(planned, fit, backend, encoder, seed, on_fit, look_first=look_first)
+
+
+def _fit(
+    planned: PlannedBlock,
+    fit: PlannedFit,
+    backend: Backend,
+    encoder: Encoder,
+    seed: int,
+    on_fit: Callable[[int], None],
+    *,
+    look_first: bool,
+) -> Fit:
+    """See `fit_block`."""
     shots, context = _make_context(planned, fit, backend, encoder, seed)
     if look_first:
         preflight_method(fit.method, shots, fit.grid[0], context)
@@ -85,6 +103,25 @@ def fit_block(
     seconds = {"search_s": round(chosen_at - began, 3), "fit_s": round(done - chosen_at, 3)}
     cost = {**seconds, "peak_memory_bytes": peak.num_bytes, "memory": peak.memory}
     return Fit(fitted, setting, record, cost, context)
+
+
+@contextlib.contextmanager
+def _threads(backend: Backend) -> Iterator[None]:
+    """Let a small model on the CPU have one thread while it is fitted.
+
+    Its products are small, and threads that share one spend most of their time waiting where somebody else uses the
+    cores too. What is fitted then does not depend on the number of threads either.
+    """
+    import torch
+
+    assert isinstance(backend, MaskedBackend)
+    num_threads = torch.get_num_threads()
+    is_small = backend.device == "cpu" and backend.model.num_parameters() <= SMALL_MODEL
+    torch.set_num_threads(1 if is_small else num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _load(artefact: Artefact, backend: Backend) -> Fit:

@@ -135,6 +135,29 @@ def test_rescoring_keeps_what_was_fitted_and_chooses_anew(run: Call, tmp_path: P
     assert fresh["cells"] == mine["cells"]
 
 
+def test_a_small_model_is_fitted_by_one_thread(run: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever torch was told, which holds again afterwards."""
+    import torch
+
+    from promptlab.methods.soft_prompt import SoftPrompt
+
+    seen, fit = list[int](), SoftPrompt.fit
+
+    def watching(self: Any, *arguments: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return fit(self, *arguments)
+
+    monkeypatch.setattr(SoftPrompt, "fit", watching)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert 0 == run("--methods", "soft_prompt", "--shots", 1, "--seeds", 1, *QUICK).code
+        assert 3 == torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert {1} == set(seen)
+
+
 def test_soft_tokens_without_words_need_a_fit(run: Call, tmp_path: Path) -> None:
     """Unfitted they are refused with the remedy; fitted they are scored."""
     soft = "{{ soft(3) }} {{ text }} {{ mask }}."
